@@ -37,7 +37,6 @@ type AgentMessage struct {
 	//	*AgentMessage_Heartbeat
 	//	*AgentMessage_TaskStatus
 	//	*AgentMessage_PayloadAck
-	//	*AgentMessage_LogChunk
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -116,15 +115,6 @@ func (x *AgentMessage) GetPayloadAck() *PayloadAck {
 	return nil
 }
 
-func (x *AgentMessage) GetLogChunk() *LogChunk {
-	if x != nil {
-		if x, ok := x.Message.(*AgentMessage_LogChunk); ok {
-			return x.LogChunk
-		}
-	}
-	return nil
-}
-
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -145,10 +135,6 @@ type AgentMessage_PayloadAck struct {
 	PayloadAck *PayloadAck `protobuf:"bytes,4,opt,name=payload_ack,json=payloadAck,proto3,oneof"`
 }
 
-type AgentMessage_LogChunk struct {
-	LogChunk *LogChunk `protobuf:"bytes,5,opt,name=log_chunk,json=logChunk,proto3,oneof"`
-}
-
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Message() {}
@@ -156,8 +142,6 @@ func (*AgentMessage_Heartbeat) isAgentMessage_Message() {}
 func (*AgentMessage_TaskStatus) isAgentMessage_Message() {}
 
 func (*AgentMessage_PayloadAck) isAgentMessage_Message() {}
-
-func (*AgentMessage_LogChunk) isAgentMessage_Message() {}
 
 type ServerMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -167,7 +151,6 @@ type ServerMessage struct {
 	//	*ServerMessage_Payload
 	//	*ServerMessage_TaskStatusAck
 	//	*ServerMessage_LogRequest
-	//	*ServerMessage_LogCancel
 	Message       isServerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -246,15 +229,6 @@ func (x *ServerMessage) GetLogRequest() *LogRequest {
 	return nil
 }
 
-func (x *ServerMessage) GetLogCancel() *LogCancel {
-	if x != nil {
-		if x, ok := x.Message.(*ServerMessage_LogCancel); ok {
-			return x.LogCancel
-		}
-	}
-	return nil
-}
-
 type isServerMessage_Message interface {
 	isServerMessage_Message()
 }
@@ -275,10 +249,6 @@ type ServerMessage_LogRequest struct {
 	LogRequest *LogRequest `protobuf:"bytes,4,opt,name=log_request,json=logRequest,proto3,oneof"`
 }
 
-type ServerMessage_LogCancel struct {
-	LogCancel *LogCancel `protobuf:"bytes,5,opt,name=log_cancel,json=logCancel,proto3,oneof"`
-}
-
 func (*ServerMessage_Welcome) isServerMessage_Message() {}
 
 func (*ServerMessage_Payload) isServerMessage_Message() {}
@@ -286,8 +256,6 @@ func (*ServerMessage_Payload) isServerMessage_Message() {}
 func (*ServerMessage_TaskStatusAck) isServerMessage_Message() {}
 
 func (*ServerMessage_LogRequest) isServerMessage_Message() {}
-
-func (*ServerMessage_LogCancel) isServerMessage_Message() {}
 
 // Hello introduces a host. Everything in it may change between two connections.
 type Hello struct {
@@ -1838,64 +1806,20 @@ func (x *LogRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-type LogCancel struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LogCancel) Reset() {
-	*x = LogCancel{}
-	mi := &file_dispatch_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LogCancel) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LogCancel) ProtoMessage() {}
-
-func (x *LogCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LogCancel.ProtoReflect.Descriptor instead.
-func (*LogCancel) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *LogCancel) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-// LogChunk answers a LogRequest, in order; the last one has end set.
+// LogChunk is a part of the answer to a LogRequest, in order. The stream's end is the answer's end;
+// an error before it is in the last chunk. The first chunk is sent at once, even when empty.
 type LogChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Lines         []*LogLine             `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
-	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
-	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_dispatch_proto_msgTypes[20]
+	mi := &file_dispatch_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1831,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[20]
+	mi := &file_dispatch_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1844,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{20}
+	return file_dispatch_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogChunk) GetRequestId() string {
@@ -1937,18 +1861,47 @@ func (x *LogChunk) GetLines() []*LogLine {
 	return nil
 }
 
-func (x *LogChunk) GetEnd() bool {
-	if x != nil {
-		return x.End
-	}
-	return false
-}
-
 func (x *LogChunk) GetError() string {
 	if x != nil {
 		return x.Error
 	}
 	return ""
+}
+
+type OutputEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputEnd) Reset() {
+	*x = OutputEnd{}
+	mi := &file_dispatch_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputEnd) ProtoMessage() {}
+
+func (x *OutputEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputEnd.ProtoReflect.Descriptor instead.
+func (*OutputEnd) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{20}
 }
 
 type LogLine struct {
@@ -2031,24 +1984,21 @@ var File_dispatch_proto protoreflect.FileDescriptor
 
 const file_dispatch_proto_rawDesc = "" +
 	"\n" +
-	"\x0edispatch.proto\x12\x11berth.dispatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x02\n" +
+	"\x0edispatch.proto\x12\x11berth.dispatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x02\n" +
 	"\fAgentMessage\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.berth.dispatch.v1.HelloH\x00R\x05hello\x12<\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1c.berth.dispatch.v1.HeartbeatH\x00R\theartbeat\x12@\n" +
 	"\vtask_status\x18\x03 \x01(\v2\x1d.berth.dispatch.v1.TaskStatusH\x00R\n" +
 	"taskStatus\x12@\n" +
 	"\vpayload_ack\x18\x04 \x01(\v2\x1d.berth.dispatch.v1.PayloadAckH\x00R\n" +
-	"payloadAck\x12:\n" +
-	"\tlog_chunk\x18\x05 \x01(\v2\x1b.berth.dispatch.v1.LogChunkH\x00R\blogChunkB\t\n" +
-	"\amessage\"\xd7\x02\n" +
+	"payloadAckB\t\n" +
+	"\amessage\"\x98\x02\n" +
 	"\rServerMessage\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.berth.dispatch.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\apayload\x18\x02 \x01(\v2\x1a.berth.dispatch.v1.PayloadH\x00R\apayload\x12J\n" +
 	"\x0ftask_status_ack\x18\x03 \x01(\v2 .berth.dispatch.v1.TaskStatusAckH\x00R\rtaskStatusAck\x12@\n" +
 	"\vlog_request\x18\x04 \x01(\v2\x1d.berth.dispatch.v1.LogRequestH\x00R\n" +
-	"logRequest\x12=\n" +
-	"\n" +
-	"log_cancel\x18\x05 \x01(\v2\x1c.berth.dispatch.v1.LogCancelH\x00R\tlogCancelB\t\n" +
+	"logRequestB\t\n" +
 	"\amessage\"\xed\x03\n" +
 	"\x05Hello\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x1a\n" +
@@ -2226,24 +2176,22 @@ const file_dispatch_proto_rawDesc = "" +
 	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x05 \x01(\x03R\x04tail\x120\n" +
-	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"*\n" +
-	"\tLogCancel\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x01 \x01(\tR\trequestId\"\x83\x01\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"q\n" +
 	"\bLogChunk\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x120\n" +
-	"\x05lines\x18\x02 \x03(\v2\x1a.berth.dispatch.v1.LogLineR\x05lines\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\bR\x03end\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\x9d\x01\n" +
+	"\x05lines\x18\x02 \x03(\v2\x1a.berth.dispatch.v1.LogLineR\x05lines\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\v\n" +
+	"\tOutputEnd\"\x9d\x01\n" +
 	"\aLogLine\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\fR\x04text\x12\x18\n" +
-	"\apartial\x18\x05 \x01(\bR\apartial2\\\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial2\xa3\x01\n" +
 	"\bDispatch\x12P\n" +
-	"\aSession\x12\x1f.berth.dispatch.v1.AgentMessage\x1a .berth.dispatch.v1.ServerMessage(\x010\x01B7Z5github.com/berthhq/berth/internal/dispatch/dispatchpbb\x06proto3"
+	"\aSession\x12\x1f.berth.dispatch.v1.AgentMessage\x1a .berth.dispatch.v1.ServerMessage(\x010\x01\x12E\n" +
+	"\x06Output\x12\x1b.berth.dispatch.v1.LogChunk\x1a\x1c.berth.dispatch.v1.OutputEnd(\x01B7Z5github.com/berthhq/berth/internal/dispatch/dispatchpbb\x06proto3"
 
 var (
 	file_dispatch_proto_rawDescOnce sync.Once
@@ -2278,8 +2226,8 @@ var file_dispatch_proto_goTypes = []any{
 	(*ContainerStatus)(nil),       // 16: berth.dispatch.v1.ContainerStatus
 	(*TaskStatusAck)(nil),         // 17: berth.dispatch.v1.TaskStatusAck
 	(*LogRequest)(nil),            // 18: berth.dispatch.v1.LogRequest
-	(*LogCancel)(nil),             // 19: berth.dispatch.v1.LogCancel
-	(*LogChunk)(nil),              // 20: berth.dispatch.v1.LogChunk
+	(*LogChunk)(nil),              // 19: berth.dispatch.v1.LogChunk
+	(*OutputEnd)(nil),             // 20: berth.dispatch.v1.OutputEnd
 	(*LogLine)(nil),               // 21: berth.dispatch.v1.LogLine
 	nil,                           // 22: berth.dispatch.v1.Hello.AttributesEntry
 	nil,                           // 23: berth.dispatch.v1.Container.DockerLabelsEntry
@@ -2290,44 +2238,44 @@ var file_dispatch_proto_depIdxs = []int32{
 	4,  // 1: berth.dispatch.v1.AgentMessage.heartbeat:type_name -> berth.dispatch.v1.Heartbeat
 	15, // 2: berth.dispatch.v1.AgentMessage.task_status:type_name -> berth.dispatch.v1.TaskStatus
 	6,  // 3: berth.dispatch.v1.AgentMessage.payload_ack:type_name -> berth.dispatch.v1.PayloadAck
-	20, // 4: berth.dispatch.v1.AgentMessage.log_chunk:type_name -> berth.dispatch.v1.LogChunk
-	3,  // 5: berth.dispatch.v1.ServerMessage.welcome:type_name -> berth.dispatch.v1.Welcome
-	5,  // 6: berth.dispatch.v1.ServerMessage.payload:type_name -> berth.dispatch.v1.Payload
-	17, // 7: berth.dispatch.v1.ServerMessage.task_status_ack:type_name -> berth.dispatch.v1.TaskStatusAck
-	18, // 8: berth.dispatch.v1.ServerMessage.log_request:type_name -> berth.dispatch.v1.LogRequest
-	19, // 9: berth.dispatch.v1.ServerMessage.log_cancel:type_name -> berth.dispatch.v1.LogCancel
-	22, // 10: berth.dispatch.v1.Hello.attributes:type_name -> berth.dispatch.v1.Hello.AttributesEntry
-	7,  // 11: berth.dispatch.v1.Payload.tasks:type_name -> berth.dispatch.v1.Task
-	11, // 12: berth.dispatch.v1.Task.containers:type_name -> berth.dispatch.v1.Container
-	8,  // 13: berth.dispatch.v1.Task.network_interface:type_name -> berth.dispatch.v1.NetworkInterface
-	24, // 14: berth.dispatch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	9,  // 15: berth.dispatch.v1.Container.environment:type_name -> berth.dispatch.v1.KeyValue
-	10, // 16: berth.dispatch.v1.Container.port_mappings:type_name -> berth.dispatch.v1.PortMapping
-	23, // 17: berth.dispatch.v1.Container.docker_labels:type_name -> berth.dispatch.v1.Container.DockerLabelsEntry
-	9,  // 18: berth.dispatch.v1.Container.extra_hosts:type_name -> berth.dispatch.v1.KeyValue
-	12, // 19: berth.dispatch.v1.Container.ulimits:type_name -> berth.dispatch.v1.Ulimit
-	9,  // 20: berth.dispatch.v1.Container.system_controls:type_name -> berth.dispatch.v1.KeyValue
-	13, // 21: berth.dispatch.v1.Container.tmpfs:type_name -> berth.dispatch.v1.Tmpfs
-	14, // 22: berth.dispatch.v1.Container.mounts:type_name -> berth.dispatch.v1.Mount
-	16, // 23: berth.dispatch.v1.TaskStatus.containers:type_name -> berth.dispatch.v1.ContainerStatus
-	24, // 24: berth.dispatch.v1.TaskStatus.pull_started_at:type_name -> google.protobuf.Timestamp
-	24, // 25: berth.dispatch.v1.TaskStatus.pull_stopped_at:type_name -> google.protobuf.Timestamp
-	24, // 26: berth.dispatch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	24, // 27: berth.dispatch.v1.TaskStatus.execution_stopped_at:type_name -> google.protobuf.Timestamp
-	24, // 28: berth.dispatch.v1.TaskStatus.stopped_at:type_name -> google.protobuf.Timestamp
-	24, // 29: berth.dispatch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	24, // 30: berth.dispatch.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
-	10, // 31: berth.dispatch.v1.ContainerStatus.network_bindings:type_name -> berth.dispatch.v1.PortMapping
-	24, // 32: berth.dispatch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	21, // 33: berth.dispatch.v1.LogChunk.lines:type_name -> berth.dispatch.v1.LogLine
-	24, // 34: berth.dispatch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 35: berth.dispatch.v1.Dispatch.Session:input_type -> berth.dispatch.v1.AgentMessage
-	1,  // 36: berth.dispatch.v1.Dispatch.Session:output_type -> berth.dispatch.v1.ServerMessage
-	36, // [36:37] is the sub-list for method output_type
-	35, // [35:36] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	3,  // 4: berth.dispatch.v1.ServerMessage.welcome:type_name -> berth.dispatch.v1.Welcome
+	5,  // 5: berth.dispatch.v1.ServerMessage.payload:type_name -> berth.dispatch.v1.Payload
+	17, // 6: berth.dispatch.v1.ServerMessage.task_status_ack:type_name -> berth.dispatch.v1.TaskStatusAck
+	18, // 7: berth.dispatch.v1.ServerMessage.log_request:type_name -> berth.dispatch.v1.LogRequest
+	22, // 8: berth.dispatch.v1.Hello.attributes:type_name -> berth.dispatch.v1.Hello.AttributesEntry
+	7,  // 9: berth.dispatch.v1.Payload.tasks:type_name -> berth.dispatch.v1.Task
+	11, // 10: berth.dispatch.v1.Task.containers:type_name -> berth.dispatch.v1.Container
+	8,  // 11: berth.dispatch.v1.Task.network_interface:type_name -> berth.dispatch.v1.NetworkInterface
+	24, // 12: berth.dispatch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	9,  // 13: berth.dispatch.v1.Container.environment:type_name -> berth.dispatch.v1.KeyValue
+	10, // 14: berth.dispatch.v1.Container.port_mappings:type_name -> berth.dispatch.v1.PortMapping
+	23, // 15: berth.dispatch.v1.Container.docker_labels:type_name -> berth.dispatch.v1.Container.DockerLabelsEntry
+	9,  // 16: berth.dispatch.v1.Container.extra_hosts:type_name -> berth.dispatch.v1.KeyValue
+	12, // 17: berth.dispatch.v1.Container.ulimits:type_name -> berth.dispatch.v1.Ulimit
+	9,  // 18: berth.dispatch.v1.Container.system_controls:type_name -> berth.dispatch.v1.KeyValue
+	13, // 19: berth.dispatch.v1.Container.tmpfs:type_name -> berth.dispatch.v1.Tmpfs
+	14, // 20: berth.dispatch.v1.Container.mounts:type_name -> berth.dispatch.v1.Mount
+	16, // 21: berth.dispatch.v1.TaskStatus.containers:type_name -> berth.dispatch.v1.ContainerStatus
+	24, // 22: berth.dispatch.v1.TaskStatus.pull_started_at:type_name -> google.protobuf.Timestamp
+	24, // 23: berth.dispatch.v1.TaskStatus.pull_stopped_at:type_name -> google.protobuf.Timestamp
+	24, // 24: berth.dispatch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	24, // 25: berth.dispatch.v1.TaskStatus.execution_stopped_at:type_name -> google.protobuf.Timestamp
+	24, // 26: berth.dispatch.v1.TaskStatus.stopped_at:type_name -> google.protobuf.Timestamp
+	24, // 27: berth.dispatch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	24, // 28: berth.dispatch.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
+	10, // 29: berth.dispatch.v1.ContainerStatus.network_bindings:type_name -> berth.dispatch.v1.PortMapping
+	24, // 30: berth.dispatch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	21, // 31: berth.dispatch.v1.LogChunk.lines:type_name -> berth.dispatch.v1.LogLine
+	24, // 32: berth.dispatch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 33: berth.dispatch.v1.Dispatch.Session:input_type -> berth.dispatch.v1.AgentMessage
+	19, // 34: berth.dispatch.v1.Dispatch.Output:input_type -> berth.dispatch.v1.LogChunk
+	1,  // 35: berth.dispatch.v1.Dispatch.Session:output_type -> berth.dispatch.v1.ServerMessage
+	20, // 36: berth.dispatch.v1.Dispatch.Output:output_type -> berth.dispatch.v1.OutputEnd
+	35, // [35:37] is the sub-list for method output_type
+	33, // [33:35] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_dispatch_proto_init() }
@@ -2340,14 +2288,12 @@ func file_dispatch_proto_init() {
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_TaskStatus)(nil),
 		(*AgentMessage_PayloadAck)(nil),
-		(*AgentMessage_LogChunk)(nil),
 	}
 	file_dispatch_proto_msgTypes[1].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Payload)(nil),
 		(*ServerMessage_TaskStatusAck)(nil),
 		(*ServerMessage_LogRequest)(nil),
-		(*ServerMessage_LogCancel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -27,6 +27,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Dispatch_Session_FullMethodName = "/berth.dispatch.v1.Dispatch/Session"
+	Dispatch_Output_FullMethodName  = "/berth.dispatch.v1.Dispatch/Output"
 )
 
 // DispatchClient is the client API for Dispatch service.
@@ -36,6 +37,9 @@ type DispatchClient interface {
 	// Session is opened by the agent and lives as long as the connection. The agent's first message
 	// is Hello; the server answers Welcome and then a full Payload.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentMessage, ServerMessage], error)
+	// Output answers one LogRequest. The agent opens it beside the session, so that a slow reader holds
+	// up its own stream alone; the server ends it early when the reader has left (status CANCELLED).
+	Output(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, OutputEnd], error)
 }
 
 type dispatchClient struct {
@@ -59,6 +63,19 @@ func (c *dispatchClient) Session(ctx context.Context, opts ...grpc.CallOption) (
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatch_SessionClient = grpc.BidiStreamingClient[AgentMessage, ServerMessage]
 
+func (c *dispatchClient) Output(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, OutputEnd], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Dispatch_ServiceDesc.Streams[1], Dispatch_Output_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogChunk, OutputEnd]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatch_OutputClient = grpc.ClientStreamingClient[LogChunk, OutputEnd]
+
 // DispatchServer is the server API for Dispatch service.
 // All implementations must embed UnimplementedDispatchServer
 // for forward compatibility.
@@ -66,6 +83,9 @@ type DispatchServer interface {
 	// Session is opened by the agent and lives as long as the connection. The agent's first message
 	// is Hello; the server answers Welcome and then a full Payload.
 	Session(grpc.BidiStreamingServer[AgentMessage, ServerMessage]) error
+	// Output answers one LogRequest. The agent opens it beside the session, so that a slow reader holds
+	// up its own stream alone; the server ends it early when the reader has left (status CANCELLED).
+	Output(grpc.ClientStreamingServer[LogChunk, OutputEnd]) error
 	mustEmbedUnimplementedDispatchServer()
 }
 
@@ -78,6 +98,9 @@ type UnimplementedDispatchServer struct{}
 
 func (UnimplementedDispatchServer) Session(grpc.BidiStreamingServer[AgentMessage, ServerMessage]) error {
 	return status.Error(codes.Unimplemented, "method Session not implemented")
+}
+func (UnimplementedDispatchServer) Output(grpc.ClientStreamingServer[LogChunk, OutputEnd]) error {
+	return status.Error(codes.Unimplemented, "method Output not implemented")
 }
 func (UnimplementedDispatchServer) mustEmbedUnimplementedDispatchServer() {}
 func (UnimplementedDispatchServer) testEmbeddedByValue()                  {}
@@ -107,6 +130,13 @@ func _Dispatch_Session_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatch_SessionServer = grpc.BidiStreamingServer[AgentMessage, ServerMessage]
 
+func _Dispatch_Output_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DispatchServer).Output(&grpc.GenericServerStream[LogChunk, OutputEnd]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Dispatch_OutputServer = grpc.ClientStreamingServer[LogChunk, OutputEnd]
+
 // Dispatch_ServiceDesc is the grpc.ServiceDesc for Dispatch service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -119,6 +149,11 @@ var Dispatch_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Session",
 			Handler:       _Dispatch_Session_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Output",
+			Handler:       _Dispatch_Output_Handler,
 			ClientStreams: true,
 		},
 	},
