@@ -1,0 +1,348 @@
+package placement
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Host is what a host says it can offer.
+type Host struct {
+	ID               string
+	CPUUnits         int64 // 1,024 a logical CPU
+	MemoryMiB        int64
+	ReservedPorts    []Port       // never given to a task: sshd, the agent, …
+	Subnet           netip.Prefix // IPv4 addresses for tasks with an address of their own; the zero value: none
+	Attributes       map[string]string
+	AvailabilityZone string
+	AgentConnected   bool
+}
+
+// InstanceStatus is a container instance's status as DescribeContainerInstances shows it.
+type InstanceStatus string
+
+const (
+	InstanceActive   InstanceStatus = "ACTIVE"   // takes tasks
+	InstanceDraining InstanceStatus = "DRAINING" // takes none; any other status takes none either
+)
+
+// Instance is a host's presence in one cluster.
+type Instance struct {
+	HostID  string
+	Cluster string // the cluster's ARN
+	ARN     string
+	Status  InstanceStatus
+}
+
+// Protocol of a host port; TCP and UDP ports are separate resources.
+type Protocol uint8
+
+const (
+	TCP Protocol = iota
+	UDP
+)
+
+// Port is one port of a host.
+type Port struct {
+	Number   uint16
+	Protocol Protocol
+}
+
+// Compare orders ports by protocol, then number.
+func (p Port) Compare(q Port) int {
+	return cmp.Or(cmp.Compare(p.Protocol, q.Protocol), cmp.Compare(p.Number, q.Number))
+}
+
+// Reservation is what a task that is not stopped holds on its host.
+type Reservation struct {
+	TaskID    string // an ID or an ARN, so long as it is unique
+	HostID    string
+	Cluster   string // the cluster's ARN
+	CPUUnits  int64
+	MemoryMiB int64
+	Ports     []Port     // fixed host ports
+	Address   netip.Addr // from the host's subnet; the zero value: none
+}
+
+// Usage is what of a host is taken.
+type Usage struct {
+	Host      Host
+	Tasks     int
+	CPUFree   int64 // negative when the host shrank below what its tasks hold
+	MemFree   int64 // MiB; likewise
+	Ports     []Port
+	Addresses int // still free
+}
+
+// Ledger says what each host has left. It is not safe for concurrent use: it belongs to the placer.
+type Ledger struct {
+	hosts map[string]*host
+	tasks map[string]*Reservation
+
+	// order holds the hosts that have registered, by ID, and index their free resources at the same
+	// positions. Both are rebuilt when needed after a host came or went.
+	order    []*host
+	index    index
+	outdated bool
+
+	clusters map[string]clusterID
+}
+
+// clusterID stands for a cluster's ARN inside one ledger; no decision depends on its value.
+type clusterID int32
+
+type host struct {
+	Host
+	known bool // false: tasks or instances name it, but it has not registered
+	pos   int  // in order
+
+	cpuFree, memFree int64
+	ports            map[Port]int // how many tasks hold it: more than one only if the store says so
+	addresses        pool
+	tasks            map[string]*Reservation
+	presences        []presence
+}
+
+// presence is what a host has in one cluster. Hosts serve few clusters, so a scan beats a map.
+type presence struct {
+	cluster  clusterID
+	tasks    int32
+	instance *Instance // nil: not registered there yet
+}
+
+// NewLedger returns a ledger of no hosts.
+func NewLedger() *Ledger {
+	return &Ledger{
+		hosts:    map[string]*host{},
+		tasks:    map[string]*Reservation{},
+		clusters: map[string]clusterID{},
+	}
+}
+
+// SetHost adds a host or replaces what is known of it. What its tasks have reserved stays, also when
+// the host has become too small for it.
+func (l *Ledger) SetHost(facts Host) {
+	facts.Attributes = maps.Clone(facts.Attributes)
+	facts.ReservedPorts = slices.Clone(facts.ReservedPorts)
+	h := l.host(facts.ID)
+	if !h.known {
+		h.known = true
+		l.outdated = true
+	}
+	h.Host = facts
+	h.recount()
+	l.changed(h)
+}
+
+// RemoveHost takes a host out of consideration. Its tasks' reservations are kept until they are
+// released, in case it comes back.
+func (l *Ledger) RemoveHost(id string) {
+	h, ok := l.hosts[id]
+	if !ok || !h.known {
+		return
+	}
+	h.known, h.Host = false, Host{ID: id}
+	h.recount()
+	l.outdated = true
+	l.forgetIfEmpty(h)
+}
+
+// SetInstance records a host's container instance in a cluster. The host may be unknown yet.
+func (l *Ledger) SetInstance(in Instance) {
+	h := l.host(in.HostID)
+	h.presence(l.cluster(in.Cluster)).instance = &in
+}
+
+// RemoveInstance forgets a host's container instance in a cluster, so that the cluster's next task
+// there registers a new one.
+func (l *Ledger) RemoveInstance(hostID, cluster string) {
+	h, ok := l.hosts[hostID]
+	id, known := l.clusters[cluster]
+	if !ok || !known {
+		return
+	}
+	h.presence(id).instance = nil
+	h.dropPresenceIfEmpty(id)
+	l.forgetIfEmpty(h)
+}
+
+// Reserve records what a task holds, without asking whether it fits: the caller read it in the
+// store. The host may be unknown yet. Reserving a task again replaces what it held.
+func (l *Ledger) Reserve(r Reservation) {
+	l.Release(r.TaskID)
+	r.CPUUnits, r.MemoryMiB = max(r.CPUUnits, 0), max(r.MemoryMiB, 0)
+	r.Ports = slices.Clone(r.Ports)
+	h := l.host(r.HostID)
+	l.tasks[r.TaskID] = &r
+	h.tasks[r.TaskID] = &r
+	h.presence(l.cluster(r.Cluster)).tasks++
+	h.take(&r)
+	l.changed(h)
+}
+
+// Release gives back what a task held. It answers false if the task held nothing.
+func (l *Ledger) Release(taskID string) bool {
+	r, ok := l.tasks[taskID]
+	if !ok {
+		return false
+	}
+	h := l.hosts[r.HostID]
+	delete(l.tasks, taskID)
+	delete(h.tasks, taskID)
+	id := l.clusters[r.Cluster]
+	h.presence(id).tasks--
+	h.dropPresenceIfEmpty(id)
+	h.giveBack(r)
+	l.changed(h)
+	l.forgetIfEmpty(h)
+	return true
+}
+
+// Reservation returns what a task holds.
+func (l *Ledger) Reservation(taskID string) (Reservation, bool) {
+	r, ok := l.tasks[taskID]
+	if !ok {
+		return Reservation{}, false
+	}
+	return *r, true
+}
+
+// Usage tells what of a registered host is taken.
+func (l *Ledger) Usage(hostID string) (Usage, bool) {
+	h, ok := l.hosts[hostID]
+	if !ok || !h.known {
+		return Usage{}, false
+	}
+	return Usage{
+		Host:      h.Host,
+		Tasks:     len(h.tasks),
+		CPUFree:   h.cpuFree,
+		MemFree:   h.memFree,
+		Ports:     slices.SortedFunc(maps.Keys(h.ports), Port.Compare),
+		Addresses: h.addresses.free(),
+	}, true
+}
+
+func (l *Ledger) host(id string) *host {
+	h, ok := l.hosts[id]
+	if !ok {
+		h = &host{Host: Host{ID: id}, tasks: map[string]*Reservation{}}
+		l.hosts[id] = h
+	}
+	return h
+}
+
+// forgetIfEmpty drops a host that only tasks or instances spoke of, once none does.
+func (l *Ledger) forgetIfEmpty(h *host) {
+	if !h.known && len(h.tasks) == 0 && len(h.presences) == 0 {
+		delete(l.hosts, h.ID)
+	}
+}
+
+func (l *Ledger) cluster(arn string) clusterID {
+	id, ok := l.clusters[arn]
+	if !ok {
+		id = clusterID(len(l.clusters))
+		l.clusters[arn] = id
+	}
+	return id
+}
+
+// changed keeps the index true after a host's free resources moved.
+func (l *Ledger) changed(h *host) {
+	if h.known && !l.outdated {
+		l.index.set(h.pos, h.offer())
+	}
+}
+
+// refresh rebuilds order and index if hosts came or went.
+func (l *Ledger) refresh() {
+	if !l.outdated {
+		return
+	}
+	l.order = l.order[:0]
+	for _, h := range l.hosts {
+		if h.known {
+			l.order = append(l.order, h)
+		}
+	}
+	slices.SortFunc(l.order, func(a, b *host) int { return cmp.Compare(a.ID, b.ID) })
+	l.index.reset(len(l.order))
+	for i, h := range l.order {
+		h.pos = i
+		l.index.put(i, h.offer())
+	}
+	l.index.build()
+	l.outdated = false
+}
+
+// offer is what the index may promise of the host: nothing while its agent is away.
+func (h *host) offer() amounts {
+	if !h.AgentConnected {
+		return nothing
+	}
+	return amounts{h.cpuFree, h.memFree, int64(h.addresses.free())}
+}
+
+func (h *host) take(r *Reservation) {
+	h.cpuFree -= r.CPUUnits
+	h.memFree -= r.MemoryMiB
+	for _, p := range r.Ports {
+		if h.ports == nil {
+			h.ports = map[Port]int{}
+		}
+		h.ports[p]++
+	}
+	if r.Address.IsValid() {
+		h.addresses.take(r.Address)
+	}
+}
+
+func (h *host) giveBack(r *Reservation) {
+	h.cpuFree += r.CPUUnits
+	h.memFree += r.MemoryMiB
+	for _, p := range r.Ports {
+		if h.ports[p]--; h.ports[p] <= 0 {
+			delete(h.ports, p)
+		}
+	}
+	if r.Address.IsValid() {
+		h.addresses.giveBack(r.Address)
+	}
+}
+
+// recount derives everything counted from the host's facts and its tasks.
+func (h *host) recount() {
+	h.cpuFree, h.memFree = h.CPUUnits, h.MemoryMiB
+	h.ports = nil
+	h.addresses = newPool(h.Subnet)
+	h.take(&Reservation{Ports: h.ReservedPorts})
+	for _, r := range h.tasks {
+		h.take(r)
+	}
+}
+
+// presence returns the host's entry for a cluster, making it if need be.
+func (h *host) presence(id clusterID) *presence {
+	if p := h.findPresence(id); p != nil {
+		return p
+	}
+	h.presences = append(h.presences, presence{cluster: id})
+	return &h.presences[len(h.presences)-1]
+}
+
+func (h *host) findPresence(id clusterID) *presence {
+	for i := range h.presences {
+		if h.presences[i].cluster == id {
+			return &h.presences[i]
+		}
+	}
+	return nil
+}
+
+func (h *host) dropPresenceIfEmpty(id clusterID) {
+	h.presences = slices.DeleteFunc(h.presences, func(p presence) bool {
+		return p.cluster == id && p.tasks == 0 && p.instance == nil
+	})
+}
