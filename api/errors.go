@@ -1,0 +1,79 @@
+package api
+
+import "fmt"
+
+// Fault says whose fault an error is. SDKs retry the server's and not the client's.
+type Fault uint8
+
+const (
+	FaultClient Fault = iota + 1
+	FaultServer
+)
+
+// Error is an error that has a form on the wire. Every error a service means for its caller is one;
+// anything else is a bug or an outage, and reaches the caller as an internal failure without its text.
+type Error interface {
+	error
+	ErrorCode() string    // what clients match: "ClusterNotFoundException"
+	ErrorMessage() string // for people
+	HTTPStatusCode() int
+	ErrorFault() Fault
+}
+
+// ModeledError is an Error of the service's model; its further members go on the wire by the schema.
+// Generated errors are of this kind.
+type ModeledError interface {
+	Error
+	ErrorShape() *Shape
+}
+
+// CommonError is an error that no model lists: those every AWS service answers with
+// (UnrecognizedClientException, SerializationException, …).
+type CommonError struct {
+	Code    string
+	Message string
+	Status  int   // 0: 400
+	Fault   Fault // 0: from the status
+}
+
+func (e *CommonError) Error() string        { return e.Code + ": " + e.Message }
+func (e *CommonError) ErrorCode() string    { return e.Code }
+func (e *CommonError) ErrorMessage() string { return e.Message }
+
+func (e *CommonError) HTTPStatusCode() int {
+	if e.Status == 0 {
+		return 400
+	}
+	return e.Status
+}
+
+func (e *CommonError) ErrorFault() Fault {
+	switch {
+	case e.Fault != 0:
+		return e.Fault
+	case e.Status >= 500:
+		return FaultServer
+	}
+	return FaultClient
+}
+
+// CodeUnimplemented is the code of the error for an operation that is routed but not built.
+const CodeUnimplemented = "UnsupportedOperationException"
+
+// ErrUnimplemented answers the error for an operation that Berth routes but has not built. Every
+// method of a generated Unimplemented answers it.
+//
+// It is HTTP 400 with the client at fault, not 501: SDKs differ in what they make of a 501 (the
+// JavaScript and Ruby ones retry every 5xx, with backoff, and the user waits half a minute for a plain
+// "no"), while none retries a 400 whose code is not of throttling or clock skew. The code is the one
+// AWS itself uses where an operation exists but not here; SDKs surface it as a generic API error with
+// code and message intact, and tools that can do without an optional operation know it.
+func ErrUnimplemented(op *Operation) error {
+	return &CommonError{
+		Code: CodeUnimplemented,
+		Message: fmt.Sprintf("Berth does not implement %s:%s yet. What it implements: "+
+			"https://github.com/berthhq/berth/blob/main/docs/compatibility.md#%s", op.Service, op.Name, op.Service),
+		Status: 400,
+		Fault:  FaultClient,
+	}
+}
