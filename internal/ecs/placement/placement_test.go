@@ -240,3 +240,32 @@ func TestSpreadsOverHosts(t *testing.T) {
 		}
 	}
 }
+
+func TestPlaceOnANamedHost(t *testing.T) {
+	t.Parallel()
+	l := ledgerOf(newHost(1), newHost(2))
+	l.SetInstance(Instance{HostID: newHost(2).ID, Cluster: cluster, ARN: "arn:2", Status: InstanceActive})
+	b := l.Begin()
+	req := Request{TaskID: "a", Cluster: cluster, CPUUnits: 4000, Address: true}
+	d, v := b.PlaceOn(newHost(2).ID, req)
+	if !v.OK() || d.HostID != newHost(2).ID || d.InstanceARN != "arn:2" || !d.Address.IsValid() {
+		t.Fatalf("%+v %+v", d, v)
+	}
+	if _, v := b.PlaceOn(newHost(1).ID, req); v.OK() {
+		t.Error("one task was placed twice")
+	}
+	req.TaskID = "b"
+	if _, v := b.PlaceOn(newHost(2).ID, req); v.Reason != CPU {
+		t.Errorf("a full host: %+v", v)
+	}
+	if _, v := b.PlaceOn("nobody", req); v.Reason != Missing {
+		t.Errorf("an unknown host: %+v", v)
+	}
+	if r, ok := l.Reservation("a"); !ok || r.Address != d.Address {
+		t.Errorf("reserved %+v, decided %+v", r, d)
+	}
+	b.Undo()
+	if _, ok := l.Reservation("a"); ok {
+		t.Error("undone, and still reserved")
+	}
+}
