@@ -1,6 +1,9 @@
 package api
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Fault says whose fault an error is. SDKs retry the server's and not the client's.
 type Fault uint8
@@ -55,6 +58,20 @@ func (e *CommonError) ErrorFault() Fault {
 		return FaultServer
 	}
 	return FaultClient
+}
+
+// AsError finds the Error in err's chain. Without one, err is none of the caller's business and the
+// answer is AWS's InternalFailure, HTTP 500; known tells the two apart so that the caller can log err.
+func AsError(err error) (e Error, known bool) {
+	if errors.As(err, &e) {
+		return e, true
+	}
+	return &CommonError{
+		Code:    "InternalFailure",
+		Message: "The request processing has failed because of an unknown error, exception or failure.",
+		Status:  500,
+		Fault:   FaultServer,
+	}, false
 }
 
 // CodeUnimplemented is the code of the error for an operation that is routed but not built.

@@ -41,7 +41,7 @@ var shapeAdvancedConfiguration = api.Shape{Name: "AdvancedConfiguration", Kind: 
 
 var shapeAgentUpdateStatus = api.Shape{Name: "AgentUpdateStatus", Kind: api.String, Enum: []string{"PENDING", "STAGING", "STAGED", "UPDATING", "UPDATED", "FAILED"}}
 
-var shapeAllowedInstanceType = api.Shape{Name: "AllowedInstanceType", Kind: api.String, Pattern: "^(?:[a-zA-Z0-9\\.\\*\\-]+)$", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 30}}
+var shapeAllowedInstanceType = api.Shape{Name: "AllowedInstanceType", Kind: api.String, Pattern: "[a-zA-Z0-9\\.\\*\\-]+", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 30}}
 
 var shapeAllowedInstanceTypeSet = api.Shape{Name: "AllowedInstanceTypeSet", Kind: api.List, Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 400}, Elem: &api.Member{Index: -1, Shape: &shapeAllowedInstanceType}}
 
@@ -1259,7 +1259,7 @@ var shapeEphemeralStorage = api.Shape{Name: "EphemeralStorage", Kind: api.Struct
 	{Name: "sizeInGiB", Index: 0, Required: true, Shape: &shapeInteger},
 }}
 
-var shapeExcludedInstanceType = api.Shape{Name: "ExcludedInstanceType", Kind: api.String, Pattern: "^(?:[a-zA-Z0-9\\.\\*\\-]+)$", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 30}}
+var shapeExcludedInstanceType = api.Shape{Name: "ExcludedInstanceType", Kind: api.String, Pattern: "[a-zA-Z0-9\\.\\*\\-]+", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 30}}
 
 var shapeExcludedInstanceTypeSet = api.Shape{Name: "ExcludedInstanceTypeSet", Kind: api.List, Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 400}, Elem: &api.Member{Index: -1, Shape: &shapeExcludedInstanceType}}
 
@@ -2686,7 +2686,7 @@ var shapeTag = api.Shape{Name: "Tag", Kind: api.Structure, Members: []api.Member
 	{Name: "value", Index: 1, Shape: &shapeTagValue},
 }}
 
-var shapeTagKey = api.Shape{Name: "TagKey", Kind: api.String, Pattern: "^(?:([\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*))$", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 128}}
+var shapeTagKey = api.Shape{Name: "TagKey", Kind: api.String, Pattern: "([\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*)", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 128}}
 
 var shapeTagKeys = api.Shape{Name: "TagKeys", Kind: api.List, Elem: &api.Member{Index: -1, Shape: &shapeTagKey}}
 
@@ -2697,7 +2697,7 @@ var shapeTagResourceInput = api.Shape{Name: "TagResourceInput", Kind: api.Struct
 
 var shapeTagResourceOutput = api.Shape{Name: "TagResourceOutput", Kind: api.Structure}
 
-var shapeTagValue = api.Shape{Name: "TagValue", Kind: api.String, Pattern: "^(?:([\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*))$", Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 256}}
+var shapeTagValue = api.Shape{Name: "TagValue", Kind: api.String, Pattern: "([\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*)", Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 256}}
 
 var shapeTags = api.Shape{Name: "Tags", Kind: api.List, Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 50}, Elem: &api.Member{Index: -1, Shape: &shapeTag}}
 

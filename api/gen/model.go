@@ -154,7 +154,7 @@ func resolve(name string, m *model) (*goPackage, error) {
 			continue
 		}
 		re := translatePattern(s.Pattern)
-		if _, err := regexp.Compile(re); err != nil {
+		if _, err := regexp.Compile("^(?:" + re + ")$"); err != nil {
 			return nil, fmt.Errorf("pattern of %s: %w", n, err)
 		}
 		p.patterns[n] = re
@@ -406,12 +406,10 @@ func enumConstant(typeName, value string) string {
 
 var notWord = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// translatePattern turns a model's pattern, of Java's syntax, into RE2's, anchored at both ends as
-// AWS applies it.
+// translatePattern turns a model's pattern, of Java's syntax, into RE2's.
 func translatePattern(java string) string {
 	re := astralEscape.ReplaceAllString(java, `\x{${1}}`)
-	re = escape.ReplaceAllString(re, `\x{$1}`)
-	return `^(?:` + re + `)$`
+	return escape.ReplaceAllString(re, `\x{$1}`)
 }
 
 var (

@@ -245,15 +245,15 @@ var shapeTag = api.Shape{Name: "Tag", Kind: api.Structure, Members: []api.Member
 
 var shapeTargetPrincipalType = api.Shape{Name: "TargetPrincipalType", Kind: api.String, Min: api.Bound{Set: true, Value: 12}, Max: api.Bound{Set: true, Value: 2048}}
 
-var shapeaccessKeyIdType = api.Shape{Name: "accessKeyIdType", Kind: api.String, Pattern: "^(?:[\\w]*)$", Min: api.Bound{Set: true, Value: 16}, Max: api.Bound{Set: true, Value: 128}}
+var shapeaccessKeyIdType = api.Shape{Name: "accessKeyIdType", Kind: api.String, Pattern: "[\\w]*", Min: api.Bound{Set: true, Value: 16}, Max: api.Bound{Set: true, Value: 128}}
 
 var shapeaccessKeySecretType = api.Shape{Name: "accessKeySecretType", Kind: api.String, Sensitive: true}
 
 var shapeaccountType = api.Shape{Name: "accountType", Kind: api.String}
 
-var shapearnType = api.Shape{Name: "arnType", Kind: api.String, Pattern: "^(?:[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{007E}\\x{0085}\\x{00A0}-\\x{D7FF}\\x{E000}-\\x{FFFD}\\x{10000}-\\x{10FFFF}]+)$", Min: api.Bound{Set: true, Value: 20}, Max: api.Bound{Set: true, Value: 2048}}
+var shapearnType = api.Shape{Name: "arnType", Kind: api.String, Pattern: "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{007E}\\x{0085}\\x{00A0}-\\x{D7FF}\\x{E000}-\\x{FFFD}\\x{10000}-\\x{10FFFF}]+", Min: api.Bound{Set: true, Value: 20}, Max: api.Bound{Set: true, Value: 2048}}
 
-var shapeassumedRoleIdType = api.Shape{Name: "assumedRoleIdType", Kind: api.String, Pattern: "^(?:[\\w+=,.@:-]*)$", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 193}}
+var shapeassumedRoleIdType = api.Shape{Name: "assumedRoleIdType", Kind: api.String, Pattern: "[\\w+=,.@:-]*", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 193}}
 
 var shapeclientTokenType = api.Shape{Name: "clientTokenType", Kind: api.String, Min: api.Bound{Set: true, Value: 4}, Max: api.Bound{Set: true, Value: 20000}, Sensitive: true}
 
@@ -271,9 +271,9 @@ var shapeexpiredIdentityTokenMessage = api.Shape{Name: "expiredIdentityTokenMess
 
 var shapeexpiredTradeInTokenExceptionMessage = api.Shape{Name: "expiredTradeInTokenExceptionMessage", Kind: api.String}
 
-var shapeexternalIdType = api.Shape{Name: "externalIdType", Kind: api.String, Pattern: "^(?:[\\w+=,.@:\\/-]*)$", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 1224}}
+var shapeexternalIdType = api.Shape{Name: "externalIdType", Kind: api.String, Pattern: "[\\w+=,.@:\\/-]*", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 1224}}
 
-var shapefederatedIdType = api.Shape{Name: "federatedIdType", Kind: api.String, Pattern: "^(?:[\\w+=,.@\\:-]*)$", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 193}}
+var shapefederatedIdType = api.Shape{Name: "federatedIdType", Kind: api.String, Pattern: "[\\w+=,.@\\:-]*", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 193}}
 
 var shapeidpCommunicationErrorMessage = api.Shape{Name: "idpCommunicationErrorMessage", Kind: api.String}
 
@@ -301,37 +301,37 @@ var shaperegionDisabledMessage = api.Shape{Name: "regionDisabledMessage", Kind: 
 
 var shaperoleDurationSecondsType = api.Shape{Name: "roleDurationSecondsType", Kind: api.Integer, Min: api.Bound{Set: true, Value: 900}, Max: api.Bound{Set: true, Value: 43200}}
 
-var shaperoleSessionNameType = api.Shape{Name: "roleSessionNameType", Kind: api.String, Pattern: "^(?:[\\w+=,.@-]*)$", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 64}}
+var shaperoleSessionNameType = api.Shape{Name: "roleSessionNameType", Kind: api.String, Pattern: "[\\w+=,.@-]*", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 64}}
 
-var shapeserialNumberType = api.Shape{Name: "serialNumberType", Kind: api.String, Pattern: "^(?:[\\w+=/:,.@-]*)$", Min: api.Bound{Set: true, Value: 9}, Max: api.Bound{Set: true, Value: 256}}
+var shapeserialNumberType = api.Shape{Name: "serialNumberType", Kind: api.String, Pattern: "[\\w+=/:,.@-]*", Min: api.Bound{Set: true, Value: 9}, Max: api.Bound{Set: true, Value: 256}}
 
 var shapesessionDurationEscalationException = api.Shape{Name: "sessionDurationEscalationException", Kind: api.String}
 
-var shapesessionPolicyDocumentType = api.Shape{Name: "sessionPolicyDocumentType", Kind: api.String, Pattern: "^(?:[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{00FF}]+)$", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 2048}}
+var shapesessionPolicyDocumentType = api.Shape{Name: "sessionPolicyDocumentType", Kind: api.String, Pattern: "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{00FF}]+", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 2048}}
 
-var shapesourceIdentityType = api.Shape{Name: "sourceIdentityType", Kind: api.String, Pattern: "^(?:[\\w+=,.@-]*)$", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 64}}
+var shapesourceIdentityType = api.Shape{Name: "sourceIdentityType", Kind: api.String, Pattern: "[\\w+=,.@-]*", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 64}}
 
 var shapetagKeyListType = api.Shape{Name: "tagKeyListType", Kind: api.List, Max: api.Bound{Set: true, Value: 50}, Elem: &api.Member{Index: -1, Shape: &shapetagKeyType}}
 
-var shapetagKeyType = api.Shape{Name: "tagKeyType", Kind: api.String, Pattern: "^(?:[\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]+)$", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 128}}
+var shapetagKeyType = api.Shape{Name: "tagKeyType", Kind: api.String, Pattern: "[\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]+", Min: api.Bound{Set: true, Value: 1}, Max: api.Bound{Set: true, Value: 128}}
 
 var shapetagListType = api.Shape{Name: "tagListType", Kind: api.List, Max: api.Bound{Set: true, Value: 50}, Elem: &api.Member{Index: -1, Shape: &shapeTag}}
 
-var shapetagValueType = api.Shape{Name: "tagValueType", Kind: api.String, Pattern: "^(?:[\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*)$", Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 256}}
+var shapetagValueType = api.Shape{Name: "tagValueType", Kind: api.String, Pattern: "[\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*", Min: api.Bound{Set: true, Value: 0}, Max: api.Bound{Set: true, Value: 256}}
 
-var shapetokenCodeType = api.Shape{Name: "tokenCodeType", Kind: api.String, Pattern: "^(?:[\\d]*)$", Min: api.Bound{Set: true, Value: 6}, Max: api.Bound{Set: true, Value: 6}}
+var shapetokenCodeType = api.Shape{Name: "tokenCodeType", Kind: api.String, Pattern: "[\\d]*", Min: api.Bound{Set: true, Value: 6}, Max: api.Bound{Set: true, Value: 6}}
 
 var shapetokenType = api.Shape{Name: "tokenType", Kind: api.String}
 
 var shapetradeInTokenType = api.Shape{Name: "tradeInTokenType", Kind: api.String, Sensitive: true}
 
-var shapeunrestrictedSessionPolicyDocumentType = api.Shape{Name: "unrestrictedSessionPolicyDocumentType", Kind: api.String, Pattern: "^(?:[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{00FF}]+)$", Min: api.Bound{Set: true, Value: 1}}
+var shapeunrestrictedSessionPolicyDocumentType = api.Shape{Name: "unrestrictedSessionPolicyDocumentType", Kind: api.String, Pattern: "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{00FF}]+", Min: api.Bound{Set: true, Value: 1}}
 
 var shapeurlType = api.Shape{Name: "urlType", Kind: api.String, Min: api.Bound{Set: true, Value: 4}, Max: api.Bound{Set: true, Value: 2048}}
 
 var shapeuserIdType = api.Shape{Name: "userIdType", Kind: api.String}
 
-var shapeuserNameType = api.Shape{Name: "userNameType", Kind: api.String, Pattern: "^(?:[\\w+=,.@-]*)$", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 32}}
+var shapeuserNameType = api.Shape{Name: "userNameType", Kind: api.String, Pattern: "[\\w+=,.@-]*", Min: api.Bound{Set: true, Value: 2}, Max: api.Bound{Set: true, Value: 32}}
 
 var shapewebIdentitySubjectType = api.Shape{Name: "webIdentitySubjectType", Kind: api.String, Min: api.Bound{Set: true, Value: 6}, Max: api.Bound{Set: true, Value: 255}}
 
