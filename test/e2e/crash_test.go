@@ -1,0 +1,295 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+
+	"github.com/berthhq/berth/test/harness"
+)
+
+// The crash tests kill Berth during a workload and then hold it to its word: every RunTask and
+// StopTask it acknowledged is in effect, nothing runs that should not, and nothing is left over.
+
+// rounds is how often Berth dies at a random time; $BERTH_CRASH_ROUNDS asks for more.
+func rounds(t *testing.T) int {
+	n, err := strconv.Atoi(cmpOr(os.Getenv("BERTH_CRASH_ROUNDS"), "6"))
+	if err != nil {
+		t.Fatalf("BERTH_CRASH_ROUNDS: %v", err)
+	}
+	return n
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// TestCrashAtEveryFailpoint first learns the failpoints' names from a run in which Berth lives, then
+// dies at each.
+func TestCrashAtEveryFailpoint(t *testing.T) {
+	t.Parallel()
+	binary := harness.FailpointBinary(t)
+	names := failpoints(t, binary)
+	t.Logf("%d failpoints", len(names))
+	if len(names) < 10 {
+		t.Fatalf("only the failpoints %v: the workload or the build is wrong", names)
+	}
+	// Two instances side by side: each crash is mostly waiting for processes to come up.
+	work := make(chan string)
+	go func() {
+		defer close(work)
+		for _, name := range names {
+			work <- name
+		}
+	}()
+	for lane := range 2 {
+		t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
+			t.Parallel()
+			c := newCrash(t, binary)
+			for name := range work {
+				started := time.Now()
+				died := c.round("BERTH_FAILPOINT="+name, nil)
+				if t.Failed() {
+					t.Fatalf("at the failpoint %s", name)
+				}
+				t.Logf("%-60s died: %-5v %s", name, died, time.Since(started).Round(time.Millisecond))
+			}
+		})
+	}
+}
+
+// TestCrashAtRandomTimes kills Berth at times that a seed gives; the seed is printed.
+func TestCrashAtRandomTimes(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("BERTH_CRASH_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("BERTH_CRASH_SEED: %v", err)
+		}
+	}
+	t.Logf("BERTH_CRASH_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	c := newCrash(t, harness.Binary(t))
+	for i := range rounds(t) {
+		after := time.Duration(random.IntN(2500)) * time.Millisecond
+		c.round("", &after)
+		if t.Failed() {
+			t.Fatalf("round %d, killed after %s, seed %d", i, after, seed)
+		}
+	}
+}
+
+// failpoints runs the workload and a restart without a crash, and answers the names that were hit.
+func failpoints(t *testing.T, binary string) []string {
+	log := filepath.Join(t.TempDir(), "failpoints")
+	c := newCrash(t, binary)
+	c.round("BERTH_FAILPOINT_LOG="+log, nil)
+	raw, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatalf("no failpoint was hit: %v", err)
+	}
+	names := strings.Fields(string(raw))
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// crash is an instance that is crashed again and again, and what it has promised.
+type crash struct {
+	*testing.T
+	b       *harness.Berth
+	image   string
+	cluster string
+	n       int
+}
+
+func newCrash(t *testing.T, binary string) *crash {
+	t.Helper()
+	image, _ := harness.SharedImages(t)
+	return &crash{T: t, b: harness.New(t, harness.Options{Binary: binary}), image: image, cluster: "crash"}
+}
+
+// promises are what was acknowledged.
+type promises struct {
+	sync.Mutex
+	ran     map[string]string // task ARN → the clientToken
+	stopped map[string]bool   // tasks whose StopTask was acknowledged
+}
+
+// round starts Berth with an environment, runs the workload until it is done or Berth is dead, kills
+// Berth if it is not, starts it again without, and checks. It tells whether Berth died of itself.
+func (c *crash) round(env string, killAfter *time.Duration) (died bool) {
+	c.Helper()
+	c.n++
+	var envs []string
+	if env != "" {
+		envs = append(envs, env)
+	}
+	p := &promises{ran: map[string]string{}, stopped: map[string]bool{}}
+	token := fmt.Sprintf("crash-%d-%d", os.Getpid(), time.Now().UnixNano())
+	if err := c.b.TryUp(envs...); err == nil {
+		work, cancel := context.WithCancel(context.Background())
+		go func() {
+			<-c.b.Exited()
+			cancel()
+		}()
+		if killAfter != nil {
+			timer := time.AfterFunc(*killAfter, c.b.Kill)
+			defer timer.Stop()
+		}
+		c.workload(work, p, token)
+		cancel()
+	}
+	select {
+	case <-c.b.Exited():
+		died = true
+	default:
+		c.b.Kill()
+	}
+	c.b.Up() // without a failpoint
+	c.check(p, token)
+	c.b.Terminate()
+	return died
+}
+
+// workload runs tasks of several kinds, stops one, lets others end by themselves. Its calls fail when
+// Berth dies; only what was acknowledged counts.
+func (c *crash) workload(work context.Context, p *promises, token string) {
+	work, cancel := context.WithTimeout(work, 25*time.Second)
+	defer cancel()
+	config := c.b.Config()
+	client := ecs.NewFromConfig(config)
+	client.CreateCluster(work, &ecs.CreateClusterInput{ClusterName: &c.cluster})
+	define := func(family string, mode types.NetworkMode, command ...string) string {
+		in := &ecs.RegisterTaskDefinitionInput{Family: &family, NetworkMode: mode, ContainerDefinitions: []types.ContainerDefinition{{
+			Name: aws.String("app"), Image: &c.image, Memory: aws.Int32(48), Command: append(command, token), StopTimeout: aws.Int32(2),
+		}}}
+		out, err := client.RegisterTaskDefinition(work, in)
+		if err != nil {
+			return ""
+		}
+		return aws.ToString(out.TaskDefinition.TaskDefinitionArn)
+	}
+	waiting := define("waiting", types.NetworkModeNone, "wait")
+	serving := define("serving", types.NetworkModeAwsvpc, "wait")
+	ending := define("ending", types.NetworkModeNone, "exit", "3")
+	run := func(definition, suffix string) string {
+		if definition == "" {
+			return ""
+		}
+		client := token + "-" + suffix
+		out, err := ecs.NewFromConfig(config).RunTask(work, &ecs.RunTaskInput{Cluster: &c.cluster, TaskDefinition: &definition, ClientToken: aws.String(client[max(0, len(client)-64):]), StartedBy: aws.String(token[max(0, len(token)-36):])})
+		if err != nil || len(out.Tasks) != 1 {
+			return ""
+		}
+		p.Lock()
+		defer p.Unlock()
+		p.ran[*out.Tasks[0].TaskArn] = client
+		return *out.Tasks[0].TaskArn
+	}
+	stopping := run(waiting, "stopping")
+	staying := run(serving, "staying")
+	run(ending, "ending")
+	c.wait(work, client, stopping, "RUNNING")
+	c.wait(work, client, staying, "RUNNING")
+	if stopping != "" {
+		if _, err := client.StopTask(work, &ecs.StopTaskInput{Cluster: &c.cluster, Task: &stopping}); err == nil {
+			p.Lock()
+			p.stopped[stopping] = true
+			p.Unlock()
+		}
+		c.wait(work, client, stopping, "STOPPED")
+	}
+}
+
+// wait polls a task until it has the status, or work ends.
+func (c *crash) wait(work context.Context, client *ecs.Client, arn, status string) {
+	for arn != "" && work.Err() == nil {
+		out, err := client.DescribeTasks(work, &ecs.DescribeTasksInput{Cluster: &c.cluster, Tasks: []string{arn}})
+		if err == nil && len(out.Tasks) == 1 && (aws.ToString(out.Tasks[0].LastStatus) == status || aws.ToString(out.Tasks[0].LastStatus) == "STOPPED") {
+			return
+		}
+		select {
+		case <-work.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// check holds the restarted Berth to the promises, then stops everything and looks for leaks.
+func (c *crash) check(p *promises, token string) {
+	c.Helper()
+	client := c.b.ECS()
+	bounded, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for arn := range p.ran {
+		out, err := client.DescribeTasks(bounded, &ecs.DescribeTasksInput{Cluster: &c.cluster, Tasks: []string{arn}})
+		if err != nil || len(out.Tasks) != 1 {
+			c.Fatalf("the acknowledged task %s is lost: %v %s", arn, err, show(out))
+		}
+	}
+	for arn := range p.stopped {
+		c.wait(bounded, client, arn, "STOPPED")
+	}
+	// Everything else is stopped now, also what was accepted without an acknowledgement.
+	list, err := client.ListTasks(bounded, &ecs.ListTasksInput{Cluster: &c.cluster})
+	if err != nil && !strings.Contains(err.Error(), "ClusterNotFound") {
+		c.Fatalf("ListTasks after the crash: %v", err)
+	}
+	if list != nil {
+		for _, arn := range list.TaskArns {
+			if p.stopped[arn] {
+				out, _ := client.DescribeTasks(bounded, &ecs.DescribeTasksInput{Cluster: &c.cluster, Tasks: []string{arn}})
+				c.Fatalf("the task %s runs though its StopTask was acknowledged: %s", arn, show(out))
+			}
+			if _, err := client.StopTask(bounded, &ecs.StopTaskInput{Cluster: &c.cluster, Task: &arn}); err != nil {
+				c.Fatalf("StopTask after the crash: %v", err)
+			}
+		}
+		for _, arn := range list.TaskArns {
+			c.wait(bounded, client, arn, "STOPPED")
+		}
+	}
+	for arn := range p.ran {
+		out, err := client.DescribeTasks(bounded, &ecs.DescribeTasksInput{Cluster: &c.cluster, Tasks: []string{arn}})
+		if err != nil || len(out.Tasks) != 1 || aws.ToString(out.Tasks[0].LastStatus) != "STOPPED" {
+			c.Fatalf("the task %s did not reach its end: %v %s\n%s", arn, err, show(out), lastLines(c.b.Log(), 60))
+		}
+		task := out.Tasks[0]
+		if task.StopCode == "" || aws.ToString(task.StoppedReason) == "" {
+			c.Errorf("the task %s stopped without a cause: %s", arn, show(task))
+		}
+		if strings.HasSuffix(p.ran[arn], "-ending") && task.StopCode == types.TaskStopCodeEssentialContainerExited {
+			if code := task.Containers[0].ExitCode; aws.ToInt32(code) != 3 {
+				c.Errorf("the task %s exits with %s, want 3", arn, show(code))
+			}
+		}
+	}
+	if alive, ok := harness.FindProcess(token); ok {
+		c.Errorf("after everything was stopped there is still %v", alive)
+	}
+	var left []string
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if left = harness.LeakedTaskThings(c.b.ID(), c.b.DataDir); len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	if len(left) > 0 {
+		c.Errorf("left over:\n\t%s\nlog:\n%s", strings.Join(left, "\n\t"), lastLines(c.b.Log(), 60))
+	}
+}
