@@ -183,6 +183,12 @@ func (r *Reader) Flush(s Stream, done bool) (l Line, ok bool) {
 	return l, true
 }
 
+// Begun tells whether Flush has something to give.
+func (r *Reader) Begun() bool { return len(r.begun[0].text)+len(r.begun[1].text) > 0 }
+
+// Progress is a number that grows with what has been read.
+func (r *Reader) Progress() uint64 { return r.pos }
+
 // end is the position up to which all chunks have been taken up.
 func (r *Reader) end() uint64 {
 	if len(r.rest) > 0 {

@@ -88,7 +88,7 @@ func TestCrashLeavesPrefix(t *testing.T) {
 				}
 				written[s] = append(written[s], data...)
 			}
-			w.Close()
+			w.Take().Close()
 			segs, _ := segments(dir)
 			last := filepath.Join(dir, segmentName(segs[len(segs)-1]))
 			st, _ := os.Stat(last)
@@ -111,7 +111,7 @@ func TestCrashLeavesPrefix(t *testing.T) {
 				}
 			}
 		}
-		w.Close()
+		w.Take().Close()
 	})
 }
 
@@ -124,7 +124,7 @@ func TestCursorResumes(t *testing.T) {
 			rt.Fatal(err)
 		}
 		w := mustWriter(rt, dir, Options{SegmentBytes: 500})
-		defer w.Close()
+		defer func() { w.Take().Close() }()
 		r := NewReader(dir, Cursor{})
 		written, got := map[Stream][]byte{}, []Line{}
 		for i := range rapid.IntRange(1, 40).Draw(rt, "steps") {

@@ -320,6 +320,16 @@ func (w *Writer) Take() *os.File {
 	return f
 }
 
+// Duplicate returns another descriptor of the file being written, to be synced and closed; nil if
+// there can be none.
+func (w *Writer) Duplicate() *os.File {
+	fd, err := unix.FcntlInt(w.f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(fd), w.f.Name())
+}
+
 // Close syncs and closes the spool.
 func (w *Writer) Close() error {
 	f := w.Take()

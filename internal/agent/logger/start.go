@@ -1,0 +1,149 @@
+package logger
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berthhq/berth/internal/agent/logger/process"
+)
+
+// Main runs the logger process. It is what the binary does under the name "berth-logger" or with the
+// first argument "logger"; args are those behind.
+func Main(args []string) int { return process.Main(args) }
+
+// startLimit bounds how long a logger process may take to start, handover included.
+const startLimit = 20 * time.Second
+
+// ensure returns when there is a logger process of our build.
+func (o *Output) ensure(ctx context.Context) error {
+	o.starting.Lock()
+	defer o.starting.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	hello, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpHello})
+	if err == nil && hello.Protocol == process.Protocol && hello.Build == o.cfg.Build {
+		return nil
+	}
+	if err == nil {
+		o.log.Info("the logger process is of another build and hands over", "pid", hello.PID)
+	}
+	if err := o.exit(ctx); err != nil {
+		return err
+	}
+	return o.start(ctx)
+}
+
+// exit has the process end, if there is one, and waits until it has.
+func (o *Output) exit(ctx context.Context) error {
+	_, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpExit})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil // the lock tells the rest
+	}
+	// However it answered: it has ended when its lock is free.
+	if err := process.AwaitEnd(ctx, o.paths.Lock()); err != nil {
+		return fmt.Errorf("the logger process does not end: %w", err)
+	}
+	return nil
+}
+
+// start runs a logger process in a session of its own and waits until it is ready.
+func (o *Output) start(ctx context.Context) error {
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start the logger process: %w", err)
+	}
+	defer ready.Close()
+	logFile, err := openLog(o.paths.Log())
+	if err != nil {
+		theirs.Close()
+		return fmt.Errorf("start the logger process: %w", err)
+	}
+	defer logFile.Close()
+	args := append(o.cfg.Command[1:len(o.cfg.Command):len(o.cfg.Command)],
+		"-run-dir", o.cfg.RunDir, "-spool-dir", o.cfg.SpoolDir,
+		"-limit", strconv.FormatInt(o.cfg.LimitBytes, 10), "-build", o.cfg.Build, "-cgroup", o.cfg.Cgroup)
+	cmd := exec.Command(o.cfg.Command[0], args...)
+	cmd.Env = append(failpointEnv(os.Environ(), !o.started), "GOMAXPROCS=1", "GOGC=25", "GOMEMLIMIT=32MiB")
+	o.started = true
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start the logger process: %w", err)
+	}
+	go cmd.Wait() // it ends when the process does; we do not wait for either
+	stop := context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := bufio.NewReader(io.LimitReader(ready, 4096)).ReadString('\n')
+	switch {
+	case line == "ready\n":
+		o.log.Info("logger process started", "pid", cmd.Process.Pid)
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("start the logger process: %w", ctx.Err())
+	case line == "":
+		return fmt.Errorf("start the logger process: it ended at once; see %s", o.paths.Log())
+	}
+	return fmt.Errorf("start the logger process: %s", strings.TrimSpace(line))
+}
+
+// openLog opens the process's own log, which begins anew when it has grown.
+func openLog(path string) (*os.File, error) {
+	if st, err := os.Stat(path); err == nil && st.Size() > 1<<20 {
+		os.Rename(path, path+".old")
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+}
+
+// failpointEnv picks what tests tell package failpoint; the process needs nothing else of ours. Only
+// the first process is to die: its successors would all die at the same place.
+func failpointEnv(env []string, first bool) []string {
+	var keep []string
+	for _, e := range env {
+		if strings.HasPrefix(e, "BERTH_FAILPOINT_LOG=") || first && strings.HasPrefix(e, "BERTH_FAILPOINT=") {
+			keep = append(keep, e)
+		}
+	}
+	return keep
+}
+
+// buildID identifies the content of the running executable.
+func buildID() (string, error) {
+	const self = "/proc/self/exe" // the file that runs, even if another has taken its path
+	if f, err := elf.Open(self); err == nil {
+		defer f.Close()
+		if s := f.Section(".note.go.buildid"); s != nil {
+			if note, err := s.Data(); err == nil && len(note) > 16 {
+				sum := sha256.Sum256(note)
+				return hex.EncodeToString(sum[:16]), nil
+			}
+		}
+	}
+	f, err := os.Open(self)
+	if err != nil {
+		return "", fmt.Errorf("identify this executable: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("identify this executable: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
