@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
+	"github.com/berthhq/berth/internal/failpoint"
+)
+
+// defaultStopSignal is for images that name none.
+const defaultStopSignal = "SIGTERM"
+
+// prepare takes from the machine what a step needs and returns the step as a function that may run
+// beside the loop.
+func (l *taskLoop) prepare(s step) func() result {
+	a, t, i := l.agent, l.m.task, s.container
+	id := taskID(t.Arn)
+	var c *dispatchpb.Container
+	var containerName, cid string
+	if i != theTask {
+		c = t.Containers[i]
+		containerName, cid = c.Name, containerID(t, i)
+	}
+	// call runs f within a deadline, between the step's two failpoints.
+	call := func(parent context.Context, timeout time.Duration, f func(ctx context.Context, r *result) error) func() result {
+		return func() (r result) {
+			ctx, cancel := context.WithTimeout(parent, timeout)
+			defer cancel()
+			failpoint.Hit("agent/" + string(s.kind) + "/before")
+			if r.err = f(ctx, &r); r.err != nil && parent.Err() == nil && ctx.Err() != nil {
+				r.err = fmt.Errorf("%w: %w", context.DeadlineExceeded, r.err)
+			}
+			failpoint.Hit("agent/" + string(s.kind) + "/after")
+			return r
+		}
+	}
+	rt, netw, out := a.cfg.Runtime, a.cfg.Network, a.cfg.Output
+	switch s.kind {
+	case doInspect:
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) (err error) {
+			r.state, r.found, err = rt.Inspect(ctx, cid)
+			return err
+		})
+	case doAdmit:
+		launch := l.launch
+		return func() result {
+			select {
+			case a.launches <- struct{}{}:
+				return result{}
+			case <-launch.Done():
+				return result{err: launch.Err()}
+			}
+		}
+	case doPrepare:
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
+			return rt.PrepareTask(ctx, id, t.CpuUnits, t.MemoryMib)
+		})
+	case doNetwork:
+		return call(l.work, networkTimeout, func(ctx context.Context, r *result) (err error) {
+			r.netNS, err = netw.Setup(ctx, id, t.NetworkInterface)
+			return err
+		})
+	case doPull:
+		policy := l.m.pullPolicy
+		if l.m.p.Containers[i].Started {
+			policy = PullPreferCached
+		}
+		return call(l.launch, pullTimeout, func(ctx context.Context, r *result) (err error) {
+			r.image, err = rt.Pull(ctx, c.Image, policy)
+			return err
+		})
+	case doAttach:
+		return call(l.work, attachTimeout, func(ctx context.Context, r *result) (err error) {
+			r.fifos[0], r.fifos[1], err = out.Attach(ctx, id, containerName, cid)
+			return err
+		})
+	case doCreate:
+		spec := containerSpec(t, i, *l.m.p.Containers[i].Image, a.hostname)
+		spec.NetNS = l.m.netNS
+		spec.Stdout, spec.Stderr = l.m.fifos[i][0], l.m.fifos[i][1]
+		return call(l.work, createTimeout, func(ctx context.Context, r *result) (err error) {
+			if spec.Mounts, err = a.files.write(a.taskDir(id), t, i); err != nil {
+				return fmt.Errorf("write the container's files: %w", err)
+			}
+			return rt.Create(ctx, spec)
+		})
+	case doStart:
+		return call(l.work, startTimeout, func(ctx context.Context, r *result) (err error) {
+			if t.NetworkMode == networkHost {
+				if err := portsFree(ctx, c.PortMappings); err != nil {
+					return err
+				}
+			}
+			r.at, err = rt.Start(ctx, cid)
+			return err
+		})
+	case doSignal:
+		signal := defaultStopSignal
+		if img := l.m.p.Containers[i].Image; img != nil && img.StopSignal != "" {
+			signal = img.StopSignal
+		}
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
+			return rt.Signal(ctx, cid, signal)
+		})
+	case doKill:
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
+			return rt.Signal(ctx, cid, "SIGKILL")
+		})
+	case doDelete:
+		return call(l.work, deleteTimeout, func(ctx context.Context, r *result) error {
+			return rt.Delete(ctx, cid)
+		})
+	case doDetach:
+		return call(l.work, deleteTimeout, func(ctx context.Context, r *result) error {
+			return out.Detach(ctx, cid)
+		})
+	case doTeardown:
+		return call(l.work, networkTimeout, func(ctx context.Context, r *result) error {
+			return netw.Teardown(ctx, id)
+		})
+	case doRemove:
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
+			return rt.RemoveTask(ctx, id)
+		})
+	case doFiles:
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
+			return os.RemoveAll(a.taskDir(id))
+		})
+	}
+	panic("agent: no such step: " + string(s.kind))
+}
+
+// portsFree test-binds the host ports that a container of network mode host declares. The placer keeps
+// Berth's tasks apart; a stranger's process can only be found here. Between the test and the
+// container's own bind the port can still be taken: the application then sees it itself.
+func portsFree(ctx context.Context, ports []*dispatchpb.PortMapping) error {
+	var lc net.ListenConfig
+	for _, pm := range ports {
+		port := pm.HostPort
+		if port == 0 {
+			port = pm.ContainerPort
+		}
+		address := net.JoinHostPort("0.0.0.0", strconv.Itoa(int(port)))
+		if pm.Protocol == "udp" {
+			conn, err := lc.ListenPacket(ctx, "udp4", address)
+			if err != nil {
+				return err
+			}
+			conn.Close()
+			continue
+		}
+		ln, err := lc.Listen(ctx, "tcp4", address)
+		if err != nil {
+			return err
+		}
+		ln.Close()
+	}
+	return nil
+}
