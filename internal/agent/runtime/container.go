@@ -1,0 +1,586 @@
+package runtime
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	eventstypes "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	"github.com/moby/sys/signal"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/failpoint"
+)
+
+type containerRecord = containers.Container
+
+// Labels of a container's record.
+const (
+	labelTask       = "berth/task"
+	labelDigest     = "berth/image-digest"
+	labelGeneration = "berth/generation" // of the run directory it was created in
+	labelExit       = "berth/exit"       // code and time, when its shim was lost
+	labelRoot       = "containerd.io/gc.root"
+)
+
+// annotationLabel precedes Docker labels in the OCI annotations, so that none can pass for one that
+// the runtime reads.
+const annotationLabel = "berth.label/"
+
+// Create makes the container without starting it. An existing container of that ID is no error.
+func (r *Runtime) Create(ctx context.Context, c agent.ContainerSpec) (err error) {
+	if err := checkName(c.ID); err != nil {
+		return err
+	}
+	if err := checkName(c.TaskID); err != nil {
+		return err
+	}
+	defer r.keys.lock(c.ID)()
+	ctx = r.call(ctx)
+
+	if exists, err := r.exists(ctx, c.ID); err != nil || exists {
+		return err
+	}
+	image, err := r.unpacked(ctx, c.Image)
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("runtime/snapshot/before")
+	mounts, err := r.engine.snapshots.Prepare(ctx, c.ID, image.chain, snapshots.WithLabels(map[string]string{
+		// Removed by name, with the container; no collection shall take it before the container is
+		// recorded.
+		labelRoot: "true",
+	}))
+	failpoint.Hit("runtime/snapshot/after")
+	if err != nil {
+		return fmt.Errorf("prepare the container's file system: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.discard(context.WithoutCancel(ctx), c.ID, c.TaskID))
+		}
+	}()
+	record, err := r.record(ctx, c, image, mounts)
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("runtime/container/before")
+	_, err = r.engine.containers.Create(ctx, record)
+	failpoint.Hit("runtime/container/after")
+	if err != nil {
+		return fmt.Errorf("record the container: %w", err)
+	}
+	return r.createTask(ctx, c, mounts)
+}
+
+// exists tells whether the container is there in any state. What an interrupted Create left of it is
+// removed.
+func (r *Runtime) exists(ctx context.Context, id string) (bool, error) {
+	record, err := r.engine.containers.Get(ctx, id)
+	if errdefs.IsNotFound(err) {
+		// A snapshot without a record is such a rest too.
+		if err := r.removeSnapshot(ctx, id); err != nil {
+			return false, err
+		}
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the container: %w", err)
+	}
+	state, err := r.state(ctx, record)
+	if err != nil {
+		return false, err
+	}
+	if !state.unfinished {
+		return true, nil
+	}
+	return false, r.discard(ctx, id, record.Labels[labelTask])
+}
+
+// record makes the container's record with its OCI spec.
+func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image storedImage, mounts []mount.Mount) (containerRecord, error) {
+	users, ok := r.accounts.get(image.chain)
+	if !ok {
+		var err error
+		if users, err = readAccounts(ctx, mounts); err != nil {
+			return containerRecord{}, err
+		}
+		r.accounts.put(image.chain, users)
+	}
+	name := c.Container.GetUser()
+	if name == "" {
+		name = image.config.User
+	}
+	user, err := users.resolveUser(name)
+	if err != nil {
+		return containerRecord{}, err
+	}
+	if err := makeBindSources(c); err != nil {
+		return containerRecord{}, err
+	}
+	if c.Hostname == "" {
+		c.Hostname = c.ID[:min(len(c.ID), 12)]
+		if c.HostNetwork {
+			if c.Hostname, err = os.Hostname(); err != nil {
+				return containerRecord{}, fmt.Errorf("read the host's name: %w", err)
+			}
+		}
+	}
+	spec, err := buildSpec(specInput{
+		container: c, image: image.config, user: user, cgroup: r.cgroupPath(c.TaskID, c.ID), host: r.host,
+	})
+	if err != nil {
+		return containerRecord{}, err
+	}
+	for name, value := range c.Labels {
+		spec.Annotations[annotationLabel+name] = value
+	}
+	encoded, err := typeurl.MarshalAny(spec)
+	if err != nil {
+		return containerRecord{}, fmt.Errorf("encode the container's OCI spec: %w", err)
+	}
+	runcOptions, err := typeurl.MarshalAny(&options.Options{
+		BinaryName: r.programs.runc,
+		Root:       filepath.Join(r.config.RunDir, "runc"),
+	})
+	if err != nil {
+		return containerRecord{}, fmt.Errorf("encode runc's options: %w", err)
+	}
+	return containerRecord{
+		ID:          c.ID,
+		Image:       c.Image.Ref,
+		Snapshotter: snapshotter,
+		SnapshotKey: c.ID,
+		Spec:        encoded,
+		Runtime:     containers.RuntimeInfo{Name: r.programs.shim, Options: runcOptions},
+		Labels: map[string]string{
+			labelTask:       c.TaskID,
+			labelDigest:     c.Image.Digest,
+			labelGeneration: r.generation,
+		},
+	}, nil
+}
+
+// makeBindSources makes the directories that the task definition binds and the host lacks, as Docker
+// does for ECS's host volumes.
+func makeBindSources(c agent.ContainerSpec) error {
+	for _, m := range c.Container.GetMounts() {
+		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
+			if err := os.MkdirAll(m.Source, 0o755); err != nil {
+				return fmt.Errorf("make the host directory of a bind mount: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// createTask has the task's shim, started if it is the task's first container, create the process.
+func (r *Runtime) createTask(ctx context.Context, c agent.ContainerSpec, mounts []mount.Mount) error {
+	request := &tasks.CreateTaskRequest{
+		ContainerID: c.ID,
+		Stdout:      c.Stdout,
+		Stderr:      c.Stderr,
+		Terminal:    c.Container.PseudoTerminal,
+	}
+	if c.Container.PseudoTerminal {
+		request.Stderr = ""
+	}
+	if c.Container.Interactive {
+		// A standard input that stays open and silent, as docker run -i gives to an absent client: the
+		// shim waits for a writer that never comes.
+		request.Stdin = r.stdinPath(c.ID)
+		if err := os.MkdirAll(filepath.Dir(request.Stdin), 0o700); err != nil {
+			return fmt.Errorf("make the standard input: %w", err)
+		}
+		if err := unix.Mkfifo(request.Stdin, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make the standard input: %w", err)
+		}
+	}
+	// The shim takes either no output at all, or a place for each.
+	if (request.Stdout == "") != (request.Stderr == "") && !request.Terminal {
+		request.Stdout = cmp.Or(request.Stdout, os.DevNull)
+		request.Stderr = cmp.Or(request.Stderr, os.DevNull)
+	}
+	for _, m := range mounts {
+		request.Rootfs = append(request.Rootfs, &types.Mount{
+			Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options,
+		})
+	}
+	// The shim opens each FIFO for writing and then also for reading, so that no reader ever being
+	// there harms nobody; but the first open waits for a reader, which is us until the shim has both.
+	for _, path := range []string{request.Stdout, request.Stderr} {
+		if path == "" || path == os.DevNull {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return fmt.Errorf("open the container's output: %w", err)
+		}
+		defer f.Close()
+	}
+	failpoint.Hit("runtime/create/before")
+	_, err := r.engine.tasks.Create(ctx, request)
+	failpoint.Hit("runtime/create/after")
+	if err != nil {
+		return fmt.Errorf("failed to create task for container: %w", errgrpc.ToNative(err))
+	}
+	r.noteCreated(c.ID)
+	return nil
+}
+
+func (r *Runtime) stdinPath(id string) string { return filepath.Join(r.config.RunDir, "stdin", id) }
+
+// Start runs a created container's process. One that was started before is no error.
+func (r *Runtime) Start(ctx context.Context, id string) (time.Time, error) {
+	defer r.keys.lock(id)()
+	ctx = r.call(ctx)
+	failpoint.Hit("runtime/start/before")
+	response, err := r.engine.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
+	failpoint.Hit("runtime/start/after")
+	if err == nil {
+		at := time.Now()
+		if t, ok := processStart(response.Pid); ok {
+			at = t
+		}
+		r.mu.Lock()
+		r.started[id] = at
+		r.mu.Unlock()
+		return at, nil
+	}
+	err = errgrpc.ToNative(err)
+	// Starting twice fails; whether it is running is what counts.
+	if state, ok, inspectErr := r.Inspect(ctx, id); inspectErr == nil && ok && state.Phase != agent.PhaseCreated {
+		return state.StartedAt, nil
+	}
+	return time.Time{}, fmt.Errorf("start the container: %w", err)
+}
+
+// Signal sends a signal, "SIGTERM", "TERM" or "15", to the container's first process.
+func (r *Runtime) Signal(ctx context.Context, id, name string) error {
+	number, err := signal.ParseSignal(name)
+	if err != nil {
+		return fmt.Errorf("signal the container: %w", err)
+	}
+	ctx = r.call(ctx)
+	if number == unix.SIGKILL {
+		r.noteKill(ctx, id)
+	}
+	failpoint.Hit("runtime/signal/before")
+	_, err = r.engine.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(number)})
+	failpoint.Hit("runtime/signal/after")
+	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	// runc's word for a process that has ended is an error of many spellings; ask for the state.
+	if state, ok, inspectErr := r.Inspect(ctx, id); inspectErr == nil && (!ok || state.Phase == agent.PhaseStopped) {
+		return nil
+	}
+	return fmt.Errorf("signal the container: %w", err)
+}
+
+// noteKill remembers how many OOM kills there were before our own SIGKILL, whose exit code is the
+// same.
+func (r *Runtime) noteKill(ctx context.Context, id string) {
+	record, err := r.engine.containers.Get(ctx, id)
+	if err != nil {
+		return
+	}
+	n := r.cgroups.oomKills(r.cgroupPath(record.Labels[labelTask], id))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.kills[id]; !ok {
+		r.kills[id] = n
+	}
+}
+
+// Delete removes the container, killing it first if need be. An unknown one is no error.
+func (r *Runtime) Delete(ctx context.Context, id string) error {
+	if err := checkName(id); err != nil {
+		return err
+	}
+	defer r.keys.lock(id)()
+	ctx = r.call(ctx)
+	task := ""
+	if record, err := r.engine.containers.Get(ctx, id); err == nil {
+		task = record.Labels[labelTask]
+	} else if !errdefs.IsNotFound(err) {
+		return fmt.Errorf("look for the container: %w", err)
+	}
+	return r.discard(ctx, id, task)
+}
+
+// discard removes whatever there is of a container. The record goes last of what names it, so that
+// an interrupted removal is found again.
+func (r *Runtime) discard(ctx context.Context, id, task string) error {
+	if err := r.deleteTask(ctx, id); err != nil {
+		return err
+	}
+	if err := os.Remove(r.stdinPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the container's standard input: %w", err)
+	}
+	if task != "" {
+		if err := r.cgroups.remove(ctx, r.cgroupPath(task, id)); err != nil {
+			return err
+		}
+	}
+	if err := r.removeSnapshot(ctx, id); err != nil {
+		return err
+	}
+	failpoint.Hit("runtime/uncontainer/before")
+	err := r.engine.containers.Delete(ctx, id)
+	failpoint.Hit("runtime/uncontainer/after")
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove the container's record: %w", err)
+	}
+	r.mu.Lock()
+	delete(r.started, id)
+	delete(r.kills, id)
+	delete(r.created, id)
+	r.mu.Unlock()
+	r.watcher.forget(id)
+	return nil
+}
+
+func (r *Runtime) removeSnapshot(ctx context.Context, id string) error {
+	failpoint.Hit("runtime/unsnapshot/before")
+	err := r.engine.snapshots.Remove(ctx, id)
+	failpoint.Hit("runtime/unsnapshot/after")
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove the container's file system: %w", err)
+	}
+	return nil
+}
+
+// deleteTask ends the container's process and takes it from its shim, which ends with its last one.
+func (r *Runtime) deleteTask(ctx context.Context, id string) error {
+	got, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
+	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil || got.Process.Status != tasktypes.Status_STOPPED {
+		_, err := r.engine.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
+		if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
+			r.log.Debug("killing before deletion", "container", id, "error", err)
+		}
+		if _, err := r.engine.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); err != nil {
+			if err = errgrpc.ToNative(err); !errdefs.IsNotFound(err) && ctx.Err() != nil {
+				return fmt.Errorf("wait for the killed container: %w", err)
+			}
+		}
+	}
+	failpoint.Hit("runtime/delete/before")
+	_, err = r.engine.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+	failpoint.Hit("runtime/delete/after")
+	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("delete the container's process: %w", err)
+	}
+	return nil
+}
+
+// Inspect tells a container's state.
+func (r *Runtime) Inspect(ctx context.Context, id string) (agent.ContainerState, bool, error) {
+	ctx = r.call(ctx)
+	record, err := r.engine.containers.Get(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return agent.ContainerState{}, false, nil
+	}
+	if err != nil {
+		return agent.ContainerState{}, false, fmt.Errorf("look for the container: %w", err)
+	}
+	state, err := r.state(ctx, record)
+	if err != nil || state.unfinished {
+		return agent.ContainerState{}, false, err
+	}
+	return state.ContainerState, true, nil
+}
+
+// foundState is a container's state; lost is one that no shim knows, and unfinished a lost one whose
+// Create was interrupted.
+type foundState struct {
+	agent.ContainerState
+	lost, unfinished bool
+}
+
+func (r *Runtime) state(ctx context.Context, record containerRecord) (foundState, error) {
+	s := agent.ContainerState{ID: record.ID, TaskID: record.Labels[labelTask]}
+	response, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: record.ID})
+	err = errgrpc.ToNative(err)
+	switch {
+	case errdefs.IsNotFound(err):
+		return r.lostState(ctx, record, s)
+	case err != nil:
+		return foundState{}, fmt.Errorf("ask the shim for the container's state: %w", err)
+	}
+	r.mu.Lock()
+	s.StartedAt = r.started[record.ID]
+	kills, killed := r.kills[record.ID]
+	r.mu.Unlock()
+	p := response.Process
+	switch p.Status {
+	case tasktypes.Status_CREATED:
+		s.Phase = agent.PhaseCreated
+	case tasktypes.Status_STOPPED:
+		s.Phase = agent.PhaseStopped
+		s.ExitCode = int(p.ExitStatus)
+		s.FinishedAt = p.ExitedAt.AsTime()
+		if p.ExitStatus == 128+uint32(unix.SIGKILL) {
+			n := r.cgroups.oomKills(r.cgroupPath(s.TaskID, s.ID))
+			s.OOMKilled = n > 0 && (!killed || n > kills)
+		}
+	default: // running, paused, pausing
+		s.Phase = agent.PhaseRunning
+		if s.StartedAt.IsZero() {
+			s.StartedAt, _ = processStart(p.Pid)
+		}
+	}
+	return foundState{ContainerState: s}, nil
+}
+
+// lostState is the state of a container that no shim knows.
+func (r *Runtime) lostState(ctx context.Context, record containerRecord, s agent.ContainerState) (foundState, error) {
+	s.Phase, s.ExitCode = agent.PhaseStopped, -1
+	if code, at, ok := parseExit(record.Labels[labelExit]); ok {
+		s.ExitCode, s.FinishedAt = code, at
+		return foundState{ContainerState: s, lost: true}, nil
+	}
+	if record.Labels[labelGeneration] != r.generation {
+		return foundState{ContainerState: s, lost: true}, nil
+	}
+	if !r.wasCreated(record.ID) {
+		return foundState{ContainerState: s, lost: true, unfinished: true}, nil
+	}
+	// Its shim was lost. containerd kills what the shim left and tells the exit before it forgets the
+	// container, so the event is on its way.
+	if exit, ok := r.watcher.await(ctx, record.ID, lostExitWait); ok {
+		s.ExitCode, s.FinishedAt = exit.code, exit.at
+	}
+	if err := r.recordExit(ctx, record, s.ExitCode, s.FinishedAt); err != nil {
+		return foundState{}, err
+	}
+	return foundState{ContainerState: s, lost: true}, nil
+}
+
+// lostExitWait is how long the exit of a container whose shim is gone is waited for.
+const lostExitWait = 2 * time.Second
+
+// recordExit keeps the exit of a container whose shim is lost.
+func (r *Runtime) recordExit(ctx context.Context, record containerRecord, code int, at time.Time) error {
+	record.Labels[labelExit] = formatExit(code, at)
+	_, err := r.engine.containers.Update(ctx, record, "labels."+labelExit)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("record the container's exit: %w", err)
+	}
+	return nil
+}
+
+// wasCreated tells whether this process has seen the container with a shim.
+func (r *Runtime) wasCreated(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.created[id]
+}
+
+func (r *Runtime) noteCreated(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.created[id] = true
+}
+
+func formatExit(code int, at time.Time) string {
+	return strconv.Itoa(code) + " " + at.UTC().Format(time.RFC3339Nano)
+}
+
+func parseExit(s string) (code int, at time.Time, ok bool) {
+	left, right, found := strings.Cut(s, " ")
+	code, err := strconv.Atoi(left)
+	if err != nil || !found {
+		return 0, time.Time{}, false
+	}
+	at, err = time.Parse(time.RFC3339Nano, right)
+	return code, at, err == nil
+}
+
+// List names all containers of this instance.
+func (r *Runtime) List(ctx context.Context) ([]agent.ContainerState, error) {
+	ctx = r.call(ctx)
+	records, err := r.engine.containers.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the containers: %w", err)
+	}
+	states := make([]agent.ContainerState, len(records))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for i, record := range records {
+		group.Go(func() error {
+			state, err := r.state(ctx, record)
+			states[i] = state.ContainerState
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return states, nil
+}
+
+// noteExit keeps an exit for the case that its shim is gone when it is asked for.
+func (r *Runtime) noteExit(e *eventstypes.TaskExit) {
+	r.watcher.note(e.ContainerID, exit{code: int(e.ExitStatus), at: e.ExitedAt.AsTime()})
+}
+
+// Events delivers exits and OOM kills until ctx ends.
+func (r *Runtime) Events(ctx context.Context) (<-chan agent.ContainerEvent, error) {
+	return r.watcher.subscribe(ctx), nil
+}
+
+// processStart answers when a process was started, from /proc.
+func processStart(pid uint32) (time.Time, bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return time.Time{}, false
+	}
+	ticks, ok := startTicks(string(stat))
+	if !ok {
+		return time.Time{}, false
+	}
+	var boot, wall unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil {
+		return time.Time{}, false
+	}
+	// USER_HZ is 100 on every Linux architecture that Go supports.
+	age := time.Duration(boot.Nano()) - time.Duration(ticks)*10*time.Millisecond
+	return time.Unix(0, wall.Nano()).Add(-age), true
+}
+
+// startTicks reads field 22 of /proc/pid/stat. The second field, the command, may hold anything.
+func startTicks(stat string) (int64, bool) {
+	i := strings.LastIndexByte(stat, ')')
+	if i < 0 {
+		return 0, false
+	}
+	fields := strings.Fields(stat[i+1:])
+	if len(fields) < 20 {
+		return 0, false
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	return ticks, err == nil
+}

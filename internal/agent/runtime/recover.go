@@ -1,0 +1,121 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/runc"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	gorunc "github.com/containerd/go-runc"
+	"golang.org/x/sys/unix"
+)
+
+// leftBundle is what an earlier process left of a container in the run directory. It is read before
+// containerd starts, which removes the bundles whose shim is dead and keeps nothing of them.
+type leftBundle struct {
+	created bool // runc had made the container
+	running bool // its process is there
+	exit    *exit
+}
+
+func bundlesDir(runDir string) string {
+	return filepath.Join(runDir, "io.containerd.runtime.v2.task", namespace)
+}
+
+func readBundles(runDir string) (map[string]leftBundle, error) {
+	dir := bundlesDir(runDir)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the bundles: %w", err)
+	}
+	out := map[string]leftBundle{}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		var b leftBundle
+		if pid, err := gorunc.ReadPidFile(filepath.Join(path, "init.pid")); err == nil {
+			b.created = true
+			b.running = unix.Kill(pid, 0) == nil
+		}
+		if e, err := runc.ReadExitStatus(path); err == nil {
+			b.created, b.exit = true, &exit{code: e.Status, at: e.Timestamp}
+		}
+		out[e.Name()] = b
+	}
+	return out, nil
+}
+
+// recover makes whole what an earlier process left: it records the exits of containers whose shim was
+// lost, and removes what interrupted calls left and what nothing refers to.
+func (r *Runtime) recover(ctx context.Context, left map[string]leftBundle) error {
+	records, err := r.engine.containers.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the containers: %w", err)
+	}
+	known := map[string]bool{}
+	keep := map[string]bool{filepath.Base(r.programs.dir): true}
+	for _, record := range records {
+		present, err := r.recoverContainer(ctx, record, left[record.ID])
+		if err != nil {
+			// One container's trouble must not keep the host down; its Inspect will tell it again.
+			r.log.Warn("recovering a container", "container", record.ID, "error", err)
+		}
+		if present || err != nil {
+			known[record.ID] = true
+			keep[filepath.Base(filepath.Dir(record.Runtime.Name))] = true
+		}
+	}
+	var stray []string
+	err = r.engine.snapshots.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		if info.Kind == snapshots.KindActive && info.Labels[labelRoot] != "" && !known[info.Name] {
+			stray = append(stray, info.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list the file systems: %w", err)
+	}
+	for _, id := range stray {
+		if err := r.removeSnapshot(ctx, id); err != nil {
+			return err
+		}
+	}
+	return removeOldPrograms(r.config.RuntimeDir, keep)
+}
+
+// recoverContainer answers whether the container is still there afterwards.
+func (r *Runtime) recoverContainer(ctx context.Context, record containerRecord, left leftBundle) (bool, error) {
+	state, err := r.state(ctx, record)
+	if err != nil {
+		return true, err
+	}
+	if !state.lost {
+		r.noteCreated(record.ID)
+		return true, nil
+	}
+	// No shim watches its processes any more, so they are nobody's.
+	if err := r.cgroups.kill(r.cgroupPath(record.Labels[labelTask], record.ID)); err != nil {
+		return true, err
+	}
+	if !state.unfinished {
+		return true, nil
+	}
+	if !left.created {
+		return false, r.discard(ctx, record.ID, record.Labels[labelTask])
+	}
+	e := exit{code: -1}
+	switch {
+	case left.exit != nil:
+		e = *left.exit
+	case left.running:
+		e = exit{code: 128 + int(unix.SIGKILL), at: time.Now()}
+	}
+	return true, r.recordExit(ctx, record, e.code, e.at)
+}

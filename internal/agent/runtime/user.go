@@ -1,0 +1,103 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/moby/sys/user"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// accounts are an image's own users and groups: /etc/passwd and /etc/group, nil where missing.
+type accounts struct{ passwd, group []byte }
+
+// maxAccountsFile bounds what is read of either file.
+const maxAccountsFile = 4 << 20
+
+// resolveUser turns "user", "uid", "user:group", … into numbers with the supplementary groups, as
+// Docker does; the empty string is root.
+func (a accounts) resolveUser(name string) (specs.User, error) {
+	reader := func(b []byte) io.Reader {
+		if b == nil {
+			return nil
+		}
+		return bytes.NewReader(b)
+	}
+	u, err := user.GetExecUser(name, nil, reader(a.passwd), reader(a.group))
+	if err != nil {
+		return specs.User{}, err
+	}
+	out := specs.User{UID: uint32(u.Uid), GID: uint32(u.Gid)}
+	for _, g := range u.Sgids {
+		out.AdditionalGids = append(out.AdditionalGids, uint32(g))
+	}
+	return out, nil
+}
+
+// readAccounts reads them out of a container's root file system.
+func readAccounts(ctx context.Context, mounts []mount.Mount) (accounts, error) {
+	var a accounts
+	err := mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
+		// os.Root keeps the image's symbolic links inside the image.
+		dir, err := os.OpenRoot(root)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		a.passwd = readAccountsFile(dir, "etc/passwd")
+		a.group = readAccountsFile(dir, "etc/group")
+		return nil
+	})
+	if err != nil {
+		return accounts{}, fmt.Errorf("read the image's users: %w", err)
+	}
+	return a, nil
+}
+
+// readAccountsFile answers nil for what is missing or not a file: such an image has no such users.
+func readAccountsFile(dir *os.Root, name string) []byte {
+	info, err := dir.Stat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	f, err := dir.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxAccountsFile))
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// accountsCache keeps the accounts of images, by the chain ID of their layers: mounting an image to
+// read two files costs milliseconds of each launch.
+type accountsCache struct {
+	mu    sync.Mutex
+	known map[string]accounts
+}
+
+const maxCachedAccounts = 256
+
+func (c *accountsCache) get(chain string) (accounts, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.known[chain]
+	return a, ok
+}
+
+func (c *accountsCache) put(chain string, a accounts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || len(c.known) >= maxCachedAccounts {
+		c.known = map[string]accounts{}
+	}
+	c.known[chain] = a
+}
