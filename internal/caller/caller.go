@@ -16,6 +16,8 @@ const (
 	AssumedRole Kind = "AssumedRole" // a session from AssumeRole
 	Federated   Kind = "FederatedUser"
 	Service     Kind = "Service" // a part of Berth, acting in process
+	// Anonymous calls the few operations that take no signature, AssumeRoleWithWebIdentity for one.
+	Anonymous Kind = "Anonymous"
 )
 
 // Principal is an authenticated identity and where its call is aimed at.
@@ -27,6 +29,12 @@ type Principal struct {
 	UserID    string // likewise
 	// AccessKeyID that signed the request; empty for Service.
 	AccessKeyID string
+	// Session tells that AccessKeyID is a temporary one.
+	Session bool
+	// RoleARN is the role assumed; empty unless Kind is AssumedRole.
+	RoleARN string
+	// SourceIdentity is what AssumeRole was given under that name; it stays through role chaining.
+	SourceIdentity string
 	// RequestID of the call in hand, a UUID; the same one the client sees.
 	RequestID string
 }
@@ -46,6 +54,11 @@ func From(ctx context.Context) (Principal, error) {
 		return Principal{}, fmt.Errorf("call without a principal")
 	}
 	return p, nil
+}
+
+// ForRoot returns the root user of an account.
+func ForRoot(account string) Principal {
+	return Principal{Kind: Root, AccountID: account, ARN: "arn:aws:iam::" + account + ":root", UserID: account}
 }
 
 // ForService returns the principal of a part of Berth, such as "ecs-placer.berth.internal".

@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+
+	"github.com/berthhq/berth/api"
+	"github.com/berthhq/berth/internal/gateway/sigv4"
+	"github.com/berthhq/berth/internal/wire"
+)
+
+// speaksQuery tells which family of error codes a service uses.
+func speaksQuery(svc *api.Service) bool {
+	return svc != nil && slices.ContainsFunc(svc.Protocols, func(p api.Protocol) bool {
+		return p == api.AWSQuery || p == api.EC2Query || p == api.RESTXML
+	})
+}
+
+func models(svc *api.Service, code string) bool {
+	return svc != nil && slices.ContainsFunc(svc.Errors, func(s *api.Shape) bool { return s.Error != nil && s.Error.Code == code })
+}
+
+// invalid is the common answer to an input that breaks the model's constraints.
+func invalid(svc *api.Service, vs []wire.Violation) error {
+	code := "ValidationException"
+	switch {
+	case models(svc, "InvalidParameterException"):
+		code = "InvalidParameterException"
+	case speaksQuery(svc):
+		code = "ValidationError"
+	}
+	return &api.CommonError{Code: code, Message: wire.ViolationsMessage(vs), Status: http.StatusBadRequest}
+}
+
+// Denied is the answer to a call that the policy does not allow.
+func Denied(c Call) api.Error {
+	e := &api.CommonError{
+		Code: "AccessDeniedException", Status: http.StatusBadRequest,
+		Message: fmt.Sprintf("User: %s is not authorized to perform: %s", c.Principal.ARN, c.Action()),
+	}
+	if speaksQuery(c.Service) {
+		e.Code, e.Status = "AccessDenied", http.StatusForbidden
+	}
+	return e
+}
+
+// tooLarge is the answer to a body over the limit.
+func tooLarge(r *http.Request) api.Error {
+	e := &api.CommonError{Code: "RequestEntityTooLargeException", Status: http.StatusRequestEntityTooLarge,
+		Message: "The request processing fails because of a too large entity."}
+	if fallback(r).Name() == api.AWSQuery {
+		e.Code = "RequestEntityTooLarge"
+	}
+	return e
+}
+
+// fallback is the protocol in which to answer a request of which nothing is known yet.
+func fallback(r *http.Request) wire.Protocol {
+	none, _ := wire.NewRouter().Route(r, nil, "")
+	return none.Protocol
+}
+
+// internal is a fault of ours as others see it: AWS's code for it and no more. Inside the process
+// errors.Is still finds the cause.
+type internal struct {
+	api.CommonError
+	cause error
+}
+
+func (e *internal) Unwrap() error { return e.cause }
+
+// expose turns an error into what may be shown. Every error that is not meant for the caller is
+// logged here, with its stack if it was a panic.
+func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, err error) api.Error {
+	if refused := (*sigv4.Error)(nil); errors.As(err, &refused) {
+		style := sigv4.JSON
+		if speaksQuery(svc) {
+			style = sigv4.Query
+		}
+		code, status := refused.Code(style)
+		return &api.CommonError{Code: code, Message: refused.Message, Status: status}
+	}
+	if known := api.Error(nil); errors.As(err, &known) {
+		return known
+	}
+	masked := &internal{
+		CommonError: api.CommonError{
+			Code: "InternalFailure", Status: http.StatusInternalServerError,
+			Message: "The request processing has failed because of an unknown error, exception or failure.",
+		},
+		cause: err,
+	}
+	if models(svc, "ServerException") {
+		masked.Code = "ServerException"
+	}
+	attrs := []slog.Attr{slog.String("requestId", id)}
+	if svc != nil {
+		attrs = append(attrs, slog.String("service", svc.Package))
+	}
+	level := slog.LevelError
+	switch p := (*panicked)(nil); {
+	case errors.As(err, &p):
+		attrs = append(attrs, slog.Any("panic", p.value), slog.String("stack", string(p.stack)))
+	case ctx.Err() != nil:
+		level = slog.LevelDebug // the caller went away; that its call failed is no news
+		fallthrough
+	default:
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	g.cfg.Log.LogAttrs(ctx, level, "call failed inside", attrs...)
+	return masked
+}
