@@ -88,6 +88,7 @@ func (l *taskLoop) run(ctx, work context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			l.save() // with what was not worth a write of its own
 			return
 		case <-l.wake:
 		case <-timer.C:
@@ -158,10 +159,10 @@ func (l *taskLoop) acked(version int64) {
 	l.post(func(time.Time) { l.m.p.Acked = max(l.m.p.Acked, min(version, l.m.p.Version)) })
 }
 
-// repeat has the last report sent again.
+// repeat has the report of a task that is over sent again: the server has shown it once more.
 func (l *taskLoop) repeat() {
 	l.post(func(time.Time) {
-		if l.m.reported != nil && l.m.saved == l.m.handed && !l.m.p.Forget {
+		if l.m.over() && l.m.reported != nil && l.m.saved == l.m.handed && !l.m.p.Forget {
 			l.agent.outbox.report(l.m.reported)
 		}
 	})
