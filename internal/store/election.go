@@ -74,6 +74,11 @@ func (s *Store) openSession(ctx context.Context) (*session, error) {
 	if se := s.session.current; se != nil && se.ctx.Err() == nil {
 		return se, nil
 	}
+	if s.session.current == nil {
+		if _, ok := serverTable.Get(s.Snapshot(), Key{ID: s.cfg.ServerID}); ok {
+			s.log.Warn("another process uses this server's ID; its lease is revoked", "server", s.cfg.ServerID)
+		}
+	}
 	if err := s.forgetEarlier(ctx); err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 const listPage = 2000
 
 // load reads all rows at one revision and publishes them, as the first snapshot or, after the watch was
-// lost for longer than etcd keeps history, as one folded change.
+// lost for longer than etcd keeps history, as a step that watchers see folded.
 func (s *Store) load(ctx context.Context) error {
 	s.folds.Add(1)
 	base := s.Snapshot()
@@ -53,7 +53,7 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	snap := next.build(revision)
 	snap.seq = base.seq + 1
-	s.publish(Change{Revision: revision, Snapshot: snap, Rows: diff(base, snap), Folded: true})
+	s.publishAll(snap)
 	return nil
 }
 
@@ -130,6 +130,8 @@ func (s *Store) followOnce() error {
 			if err := s.apply(&resp); err != nil {
 				return err
 			}
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-s.progress:
 			if err := s.client.RequestProgress(ctx); err != nil {
 				return fmt.Errorf("asking for progress: %w", err)

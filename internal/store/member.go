@@ -103,6 +103,7 @@ func startMember(ctx context.Context, cfg Config, failed func(error)) (_ *member
 		WatchProgressNotifyInterval: 10 * time.Minute,
 		StrictReconfigCheck:         true,
 		MaxLearners:                 1,
+		BcryptCost:                  10, // unused, but complained about
 		Metrics:                     "basic",
 		V2Deprecation:               config.V2DeprDefault,
 		ServerFeatureGate:           features.NewDefaultServerFeatureGate("berth", logger),

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -237,7 +236,7 @@ func diff(a, b *Snapshot) []RowChange {
 				out = append(out, rowChange(spec, ex, nil))
 			case c > 0:
 				out = append(out, rowChange(spec, nil, ey))
-			case cmp.Compare(ex.mod, ey.mod) != 0:
+			case ex.mod != ey.mod:
 				out = append(out, rowChange(spec, ex, ey))
 			}
 			if c <= 0 {

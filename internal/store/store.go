@@ -70,6 +70,9 @@ type Store struct {
 	failOnce sync.Once
 	done     chan struct{}
 	err      error // set before done is closed
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Open opens the store, starting the embedded member when no endpoints are given, and returns when the
@@ -211,10 +214,20 @@ func (s *Store) stop(err error) {
 // Close gives up leaderships and ephemeral rows and stops the embedded member. Calls under way end with
 // ErrClosed. It is not an error to close twice.
 func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Store) close() error {
 	if s.Err() == nil && s.client != nil {
 		s.endSession()
 	}
+	failed := s.Err() != nil && !errors.Is(s.Err(), ErrClosed)
 	s.stop(ErrClosed)
+	if s.member != nil && failed {
+		// What waits inside a member that has failed may wait for ever.
+		return s.member.stop()
+	}
 	s.loops.Wait()
 	if s.member != nil {
 		return s.member.stop()
@@ -227,12 +240,24 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// publish makes a snapshot the newest, and tells all who wait.
+// publish makes a change's snapshot the newest, and tells all who wait.
 func (s *Store) publish(c Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changes.push(c)
-	s.snap.Store(c.Snapshot)
+	s.moveTo(c.Snapshot)
+}
+
+// publishAll makes a snapshot the newest that no single change leads to.
+func (s *Store) publishAll(snap *Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes.skip(snap.seq)
+	s.moveTo(snap)
+}
+
+func (s *Store) moveTo(snap *Snapshot) {
+	s.snap.Store(snap)
 	close(s.moved)
 	s.moved = make(chan struct{})
 }

@@ -5,7 +5,7 @@ import (
 )
 
 // Change is one step from a snapshot to a later one: one revision, or several folded into one when the
-// watcher had fallen behind or the connection to etcd had been lost for long.
+// watcher had fallen behind or the connection to etcd had been lost for long. It may have no rows.
 type Change struct {
 	Revision int64
 	Snapshot *Snapshot // the state after the change
@@ -48,22 +48,32 @@ type changeRing struct {
 }
 
 func (r *changeRing) push(c Change) {
-	if r.next == 0 {
-		r.first, r.next = c.Snapshot.seq, c.Snapshot.seq
-	}
-	r.buf[r.next%keptChanges], c = c, r.buf[r.next%keptChanges]
+	r.next = c.Snapshot.seq
 	if r.next-r.first == keptChanges {
-		r.rows -= len(c.Rows)
-		r.first++
+		r.drop()
 	}
-	r.rows += len(r.buf[r.next%keptChanges].Rows)
+	r.buf[r.next%keptChanges] = c
+	r.rows += len(c.Rows)
 	r.next++
 	for r.rows > keptRows && r.next-r.first > 1 {
-		old := &r.buf[r.first%keptChanges]
-		r.rows -= len(old.Rows)
-		*old = Change{}
-		r.first++
+		r.drop()
 	}
+}
+
+// drop forgets the oldest change.
+func (r *changeRing) drop() {
+	old := &r.buf[r.first%keptChanges]
+	r.rows -= len(old.Rows)
+	*old = Change{}
+	r.first++
+}
+
+// skip forgets all changes, and has the next one follow the snapshot of that sequence number.
+func (r *changeRing) skip(seq int64) {
+	for r.first < r.next {
+		r.drop()
+	}
+	r.first, r.next = seq+1, seq+1
 }
 
 // at gives the change with that sequence number, if it is still kept.
