@@ -15,7 +15,8 @@
 //	spawn                  start a child that waits, then wait; neither minds the other
 //	env | id | args        print what the process was given
 //	cat FILE               print a file
-//	stamp [FILE]           write the time of the first instruction to FILE, else standard output
+//	stamp                  print the time of the first instruction, nanoseconds since 1970
+//	stay                   do that, then wait
 //
 // Every further argument is ignored, so that a test can add a token to find the process by.
 package main
@@ -157,13 +158,13 @@ func run(what string, args []string) error {
 		defer f.Close()
 		_, err = io.Copy(os.Stdout, f)
 		return err
-	case "stamp":
-		at := strconv.FormatInt(firstInstruction.UnixNano(), 10) + "\n"
-		if file := arg(0, ""); file != "" && !strings.HasPrefix(file, "-") {
-			return os.WriteFile(file, []byte(at), 0o644)
+	case "stamp", "stay":
+		if _, err := os.Stdout.WriteString(strconv.FormatInt(firstInstruction.UnixNano(), 10) + "\n"); err != nil {
+			return err
 		}
-		_, err := os.Stdout.WriteString(at)
-		return err
+		if what == "stay" {
+			waitSignal(syscall.SIGTERM, 0)
+		}
 	default:
 		return fmt.Errorf("unknown subcommand %q", what)
 	}
