@@ -1442,6 +1442,7 @@ type TaskStatus struct {
 	ExecutionStoppedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=execution_stopped_at,json=executionStoppedAt,proto3" json:"execution_stopped_at,omitempty"`
 	StoppedAt          *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=stopped_at,json=stoppedAt,proto3" json:"stopped_at,omitempty"`
 	AttachmentStatus   string                 `protobuf:"bytes,11,opt,name=attachment_status,json=attachmentStatus,proto3" json:"attachment_status,omitempty"` // of the network interface: ATTACHING, ATTACHED, DETACHED
+	AttachmentId       string                 `protobuf:"bytes,12,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`             // which interface, as in the assignment
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1549,6 +1550,13 @@ func (x *TaskStatus) GetStoppedAt() *timestamppb.Timestamp {
 func (x *TaskStatus) GetAttachmentStatus() string {
 	if x != nil {
 		return x.AttachmentStatus
+	}
+	return ""
+}
+
+func (x *TaskStatus) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
 	}
 	return ""
 }
@@ -2129,7 +2137,7 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x05Mount\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xae\x04\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xd3\x04\n" +
 	"\n" +
 	"TaskStatus\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x18\n" +
@@ -2148,7 +2156,8 @@ const file_dispatch_proto_rawDesc = "" +
 	"\n" +
 	"stopped_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstoppedAt\x12+\n" +
-	"\x11attachment_status\x18\v \x01(\tR\x10attachmentStatus\"\xa4\x03\n" +
+	"\x11attachment_status\x18\v \x01(\tR\x10attachmentStatus\x12#\n" +
+	"\rattachment_id\x18\f \x01(\tR\fattachmentId\"\xa4\x03\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
