@@ -218,16 +218,17 @@ func (d *jsonDecoder) list(v reflect.Value, s *api.Shape) error {
 	if err := d.enter('['); err != nil {
 		return err
 	}
-	elem := s.Elem
-	out := reflect.MakeSlice(v.Type(), 0, 0)
-	size := v.Type().Elem().Size()
+	v.SetZero()
+	elem, size := s.Elem, v.Type().Elem().Size()
 	for n := 0; ; n++ {
 		more, err := d.more(n == 0, ']')
 		if err != nil {
 			return err
 		}
 		if !more {
-			v.Set(out)
+			if n == 0 {
+				v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+			}
 			return nil
 		}
 		if d.peek() == 'n' {
@@ -236,24 +237,12 @@ func (d *jsonDecoder) list(v reflect.Value, s *api.Shape) error {
 		if err := d.budget.spend(size); err != nil {
 			return err
 		}
-		out = extend(out)
-		if err := d.value(out.Index(n), elem.Shape, elem.TimestampFormat); err != nil {
+		v.Grow(1)
+		v.SetLen(n + 1)
+		if err := d.value(v.Index(n), elem.Shape, elem.TimestampFormat); err != nil {
 			return err
 		}
 	}
-}
-
-// extend makes a slice longer by a zero element.
-func extend(s reflect.Value) reflect.Value {
-	n := s.Len()
-	if n < s.Cap() {
-		s = s.Slice(0, n+1)
-		s.Index(n).SetZero()
-		return s
-	}
-	grown := reflect.MakeSlice(s.Type(), n+1, max(4, 2*n))
-	reflect.Copy(grown, s)
-	return grown
 }
 
 func (d *jsonDecoder) mapping(v reflect.Value, s *api.Shape) error {

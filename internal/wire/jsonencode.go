@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/berthhq/berth/api"
@@ -18,8 +19,24 @@ func encodeJSON(s *api.Shape, in any) ([]byte, error) {
 	if v.Kind() != reflect.Pointer || v.IsNil() {
 		return []byte("{}"), nil
 	}
-	return appendJSONStructure(make([]byte, 0, 1024), v.Elem(), s)
+	scratch := scratches.Get().(*[]byte)
+	b, err := appendJSONStructure((*scratch)[:0], v.Elem(), s)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(b)
+	if cap(b) <= maxScratch {
+		*scratch = b
+		scratches.Put(scratch)
+	}
+	return out, nil
 }
+
+// scratches are what answers are written in before they are copied at their size: growing a new slice
+// for each costs more than the writing does. An unusually large one is left to the collector.
+var scratches = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxScratch = 1 << 20
 
 func appendJSONStructure(b []byte, v reflect.Value, s *api.Shape) ([]byte, error) {
 	b = append(b, '{')

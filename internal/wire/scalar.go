@@ -129,10 +129,11 @@ var (
 // parseEpoch reads seconds since the epoch, to the millisecond, which is as fine as AWS keeps time.
 func parseEpoch(s string) (time.Time, error) {
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || !(f >= float64(minTime.Unix()) && f <= float64(maxTime.Unix())) {
+	ms := math.Round(f * 1000)
+	if err != nil || !(ms >= float64(minTime.UnixMilli()) && ms <= float64(maxTime.UnixMilli())) {
 		return time.Time{}, errTime
 	}
-	return time.UnixMilli(int64(math.Round(f * 1000))).UTC(), nil
+	return time.UnixMilli(int64(ms)).UTC(), nil
 }
 
 // parseTime reads a timestamp in any of the textual formats.

@@ -60,17 +60,23 @@ func Validate(s *api.Shape, in any) []Violation {
 		return nil
 	}
 	var w validator
-	w.members(v.Elem(), s, "")
+	w.members(v.Elem(), s)
 	return w.found
 }
 
-type validator struct{ found []Violation }
+type validator struct {
+	found []Violation
+	path  []string // where the value is; put together only for a report
+}
 
-func (w *validator) report(path string, v reflect.Value, s *api.Shape, constraint string) {
+func (w *validator) push(steps ...string) { w.path = append(w.path, steps...) }
+func (w *validator) pop(n int)            { w.path = w.path[:len(w.path)-n] }
+
+func (w *validator) report(v reflect.Value, s *api.Shape, constraint string) {
 	if len(w.found) >= maxViolations {
 		return
 	}
-	violation := Violation{Path: path, Constraint: constraint}
+	violation := Violation{Path: strings.Join(w.path, "."), Constraint: constraint}
 	switch {
 	case !v.IsValid():
 	case scalar(s) || s.Kind == api.List && scalar(s.Elem.Shape):
@@ -90,66 +96,82 @@ func scalar(s *api.Shape) bool {
 	return false
 }
 
-func (w *validator) members(v reflect.Value, s *api.Shape, prefix string) {
+func (w *validator) members(v reflect.Value, s *api.Shape) {
 	for i := range s.Members {
 		m := &s.Members[i]
 		f := v.Field(m.Index)
-		path := prefix + lowerFirst(m.Name)
-		if !absent(f) {
-			w.value(f, m.Shape, path)
-		} else if m.Required {
-			w.report(path, reflect.Value{}, m.Shape, notNull)
+		if missing := absent(f); missing && !m.Required {
+			continue
+		} else if w.push(lowerFirst(m.Name)); missing {
+			w.report(reflect.Value{}, m.Shape, notNull)
+		} else {
+			w.value(f, m.Shape)
 		}
+		w.pop(1)
 	}
 }
 
-func (w *validator) value(v reflect.Value, s *api.Shape, path string) {
+func (w *validator) value(v reflect.Value, s *api.Shape) {
 	if len(w.found) >= maxViolations {
 		return
 	}
 	v = indirect(v)
 	switch s.Kind {
 	case api.Structure:
-		w.members(v, s, path+".")
+		w.members(v, s)
 	case api.List:
-		w.length(v, s, path, v.Len())
+		w.limits(v, s, float64(v.Len()), "length")
+		if !constrained(s.Elem.Shape) {
+			return
+		}
 		for i, n := 0, v.Len(); i < n; i++ {
-			w.value(v.Index(i), s.Elem.Shape, path+"."+strconv.Itoa(i+1)+".member")
+			w.push(strconv.Itoa(i+1), "member")
+			w.value(v.Index(i), s.Elem.Shape)
+			w.pop(2)
 		}
 	case api.Map:
-		w.length(v, s, path, v.Len())
+		w.limits(v, s, float64(v.Len()), "length")
 		for _, key := range sortedKeys(v) {
-			w.value(reflect.ValueOf(key), s.Key.Shape, path+".key")
-			w.value(v.MapIndex(reflect.ValueOf(key)), s.Elem.Shape, path+"."+key+".member")
+			w.push("key")
+			w.value(reflect.ValueOf(key), s.Key.Shape)
+			w.pop(1)
+			w.push(key, "member")
+			w.value(v.MapIndex(reflect.ValueOf(key)), s.Elem.Shape)
+			w.pop(2)
 		}
 	case api.String:
 		text := v.String()
-		w.length(v, s, path, utf8.RuneCountInString(text))
+		w.limits(v, s, float64(utf8.RuneCountInString(text)), "length")
 		if len(s.Enum) > 0 && !slices.Contains(s.Enum, text) {
-			w.report(path, v, s, "Member must satisfy enum value set: ["+strings.Join(s.Enum, ", ")+"]")
+			w.report(v, s, "Member must satisfy enum value set: ["+strings.Join(s.Enum, ", ")+"]")
 		}
 		if s.Pattern != "" && !pattern(s.Pattern).MatchString(text) {
-			w.report(path, v, s, "Member must satisfy regular expression pattern: "+s.Pattern)
+			w.report(v, s, "Member must satisfy regular expression pattern: "+s.Pattern)
 		}
 	case api.Blob:
-		w.length(v, s, path, v.Len())
+		w.limits(v, s, float64(v.Len()), "length")
 	case api.Integer, api.Long:
-		w.limits(v, s, path, float64(v.Int()), "value")
+		w.limits(v, s, float64(v.Int()), "value")
 	case api.Float, api.Double:
-		w.limits(v, s, path, v.Float(), "value")
+		w.limits(v, s, v.Float(), "value")
 	}
 }
 
-func (w *validator) length(v reflect.Value, s *api.Shape, path string, n int) {
-	w.limits(v, s, path, float64(n), "length")
+// constrained is false for scalars that have no constraint, whose lists need no walk.
+func constrained(s *api.Shape) bool {
+	switch s.Kind {
+	case api.Structure, api.List, api.Map:
+		return true
+	}
+	return s.Min.Set || s.Max.Set || s.Pattern != "" || len(s.Enum) > 0
 }
 
-func (w *validator) limits(v reflect.Value, s *api.Shape, path string, n float64, what string) {
+func (w *validator) limits(v reflect.Value, s *api.Shape, n float64, what string) {
 	if s.Min.Set && n < s.Min.Value {
-		w.report(path, v, s, "Member must have "+what+" greater than or equal to "+number(s.Min.Value))
+		w.report(v, s, "Member must have "+what+" greater than or equal to "+number(s.Min.Value))
 	}
 	if s.Max.Set && n > s.Max.Value {
-		w.report(path, v, s, "Member must have "+what+" less than or equal to "+number(s.Max.Value))
+		w.report(v, s, "Member must have "+what+" less than or equal to "+number(s.Max.Value))
 	}
 }
 
@@ -170,5 +192,8 @@ func pattern(p string) *regexp.Regexp {
 
 func lowerFirst(s string) string {
 	r, size := utf8.DecodeRuneInString(s)
+	if !unicode.IsUpper(r) {
+		return s
+	}
 	return string(unicode.ToLower(r)) + s[size:]
 }
