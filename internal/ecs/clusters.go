@@ -1,0 +1,279 @@
+package ecs
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strconv"
+
+	"github.com/berthhq/berth/api"
+	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/internal/ecs/lifecycle"
+	"github.com/berthhq/berth/internal/ecs/state"
+	"github.com/berthhq/berth/internal/store"
+)
+
+// CreateCluster makes a cluster. One that exists already is answered as it is.
+func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput) (*ecs.CreateClusterOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	name := api.Value(in.ClusterName)
+	if name == "" {
+		name = defaultCluster
+	}
+	if !clusterName.MatchString(name) {
+		return nil, invalid("Cluster name should only contain letters, numbers, hyphens and underscores, and no more than 255 characters.")
+	}
+	if err := checkTags(in.Tags); err != nil {
+		return nil, err
+	}
+	settings, err := clusterSettings(in.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.CapacityProviders) > 0 || len(in.DefaultCapacityProviderStrategy) > 0 {
+		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
+	}
+	key := state.ScopeKey(sc, name)
+	_, err = s.store.Update(ctx, func(tx *store.Tx) error {
+		if row, ok := state.Clusters.Get(tx, key); ok && *row.Value.Status == active {
+			return nil
+		}
+		arn := state.ARN(sc, "cluster", name)
+		state.Clusters.Put(tx, key, &ecs.Cluster{
+			ClusterArn: &arn, ClusterName: &name, Status: api.Ptr(active),
+			Settings: settings, Configuration: in.Configuration, ServiceConnectDefaults: serviceConnect(in.ServiceConnectDefaults),
+		})
+		putTags(tx, sc, arn, in.Tags)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	row, _ := state.Clusters.Get(snap, key)
+	c := describeCluster(snap, row, []ecs.ClusterField{ecs.ClusterFieldSettings, ecs.ClusterFieldTags, ecs.ClusterFieldConfigurations})
+	return &ecs.CreateClusterOutput{Cluster: &c}, nil
+}
+
+func serviceConnect(in *ecs.ClusterServiceConnectDefaultsRequest) *ecs.ClusterServiceConnectDefaults {
+	if in == nil || api.Value(in.Namespace) == "" {
+		return nil
+	}
+	return &ecs.ClusterServiceConnectDefaults{Namespace: in.Namespace}
+}
+
+// clusterSettings fills in the one setting there is.
+func clusterSettings(in []ecs.ClusterSetting) ([]ecs.ClusterSetting, error) {
+	value := "disabled"
+	for _, set := range in {
+		if set.Name != ecs.ClusterSettingNameContainerInsights {
+			return nil, invalid("Unsupported cluster setting: %s", set.Name)
+		}
+		value = api.Value(set.Value)
+		if !slices.Contains([]string{"enabled", "disabled", "enhanced"}, value) {
+			return nil, invalid("Invalid cluster setting value for containerInsights: %s", value)
+		}
+	}
+	return []ecs.ClusterSetting{{Name: ecs.ClusterSettingNameContainerInsights, Value: &value}}, nil
+}
+
+// describeCluster adds what is computed and leaves out what was not asked for.
+func describeCluster(v store.View, row store.Row[ecs.Cluster], include []ecs.ClusterField) ecs.Cluster {
+	c := *row.Value
+	var running, pending map[ecs.LaunchType]int32 = map[ecs.LaunchType]int32{}, map[ecs.LaunchType]int32{}
+	for spec := range state.Specs.List(v, row.Scope, row.ID+"/") {
+		rec, ok := state.Record(v, spec.Key)
+		switch {
+		case !ok || rec.Status.LastStatus == lifecycle.Stopped:
+		case rec.Status.LastStatus == lifecycle.Running:
+			running[spec.Value.LaunchType]++
+		case rec.Status.LastStatus.Before(lifecycle.Running):
+			pending[spec.Value.LaunchType]++
+		}
+	}
+	c.RunningTasksCount = api.Ptr(running[ecs.LaunchTypeEc2] + running[ecs.LaunchTypeFargate])
+	c.PendingTasksCount = api.Ptr(pending[ecs.LaunchTypeEc2] + pending[ecs.LaunchTypeFargate])
+	c.ActiveServicesCount = api.Ptr(int32(0))
+	c.RegisteredContainerInstancesCount = api.Ptr(int32(state.ContainerInstances.Count(v, row.Scope, row.ID+"/")))
+	c.Statistics, c.Tags = []ecs.KeyValuePair{}, []ecs.Tag{}
+	c.CapacityProviders, c.DefaultCapacityProviderStrategy = []string{}, []ecs.CapacityProviderStrategyItem{}
+	if slices.Contains(include, ecs.ClusterFieldStatistics) {
+		for _, st := range []struct {
+			name  string
+			count int32
+		}{
+			{"runningEC2TasksCount", running[ecs.LaunchTypeEc2]}, {"runningFargateTasksCount", running[ecs.LaunchTypeFargate]},
+			{"pendingEC2TasksCount", pending[ecs.LaunchTypeEc2]}, {"pendingFargateTasksCount", pending[ecs.LaunchTypeFargate]},
+			{"activeEC2ServiceCount", 0}, {"activeFargateServiceCount", 0},
+			{"drainingEC2ServiceCount", 0}, {"drainingFargateServiceCount", 0},
+		} {
+			c.Statistics = append(c.Statistics, ecs.KeyValuePair{Name: &st.name, Value: api.Ptr(strconv.Itoa(int(st.count)))})
+		}
+	}
+	if slices.Contains(include, ecs.ClusterFieldTags) {
+		c.Tags = tagsOf(v, row.Scope, *c.ClusterArn)
+	}
+	if !slices.Contains(include, ecs.ClusterFieldSettings) {
+		c.Settings = []ecs.ClusterSetting{}
+	}
+	if !slices.Contains(include, ecs.ClusterFieldConfigurations) {
+		c.Configuration = nil
+	}
+	return c
+}
+
+// DescribeClusters describes clusters, inactive ones too.
+func (s *Service) DescribeClusters(ctx context.Context, in *ecs.DescribeClustersInput) (*ecs.DescribeClustersOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	refs := in.Clusters
+	if len(refs) == 0 {
+		refs = []string{defaultCluster}
+	}
+	if len(refs) > 100 {
+		return nil, invalid("Clusters cannot have more than 100 elements.")
+	}
+	snap := s.store.Snapshot()
+	out := &ecs.DescribeClustersOutput{Clusters: []ecs.Cluster{}, Failures: []ecs.Failure{}}
+	for _, ref := range refs {
+		row, ok := findCluster(snap, sc, &ref)
+		if !ok {
+			arn := ref
+			if name, valid := clusterRef(sc, &ref); valid {
+				arn = state.ARN(sc, "cluster", name)
+			}
+			out.Failures = append(out.Failures, missing(arn))
+			continue
+		}
+		out.Clusters = append(out.Clusters, describeCluster(snap, row, in.Include))
+	}
+	return out, nil
+}
+
+// ListClusters lists the ARNs of active clusters.
+func (s *Service) ListClusters(ctx context.Context, in *ecs.ListClustersInput) (*ecs.ListClustersOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	arns, next, err := page(activeClusters(snap, sc), in.MaxResults, 100, in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.ListClustersOutput{ClusterArns: arns, NextToken: next}, nil
+}
+
+func activeClusters(v store.View, sc store.Scope) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for row := range state.Clusters.List(v, sc, "") {
+			if *row.Value.Status == active && !yield(row.ID, *row.Value.ClusterArn) {
+				return
+			}
+		}
+	}
+}
+
+// DeleteCluster makes a cluster INACTIVE. Container instances that Berth registered of itself go with
+// it; tasks that have not stopped keep it.
+func (s *Service) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput) (*ecs.DeleteClusterOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if api.Value(in.Cluster) == "" {
+		return nil, invalid("Cluster can not be blank.")
+	}
+	var out ecs.Cluster
+	err = s.orch.Exclusive(ctx, func(tx *store.Tx) error {
+		row, err := s.cluster(tx, sc, in.Cluster)
+		if err != nil {
+			return err
+		}
+		for spec := range state.Specs.List(tx, sc, row.ID+"/") {
+			if rec, _ := state.Record(tx, spec.Key); rec.Status.LastStatus != lifecycle.Stopped {
+				return &ecs.ClusterContainsTasksException{Message: "The Cluster cannot be deleted while Tasks are active."}
+			}
+		}
+		for ci := range state.ContainerInstances.List(tx, sc, row.ID+"/") {
+			state.ContainerInstances.Delete(tx, ci.Key)
+		}
+		gone := *row.Value
+		gone.Status = api.Ptr(inactive)
+		state.Clusters.Put(tx, row.Key, &gone)
+		state.Tags.Delete(tx, state.ScopeKey(sc, *gone.ClusterArn))
+		out = describeCluster(tx, store.Row[ecs.Cluster]{Key: row.Key, Value: &gone}, []ecs.ClusterField{ecs.ClusterFieldSettings})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.DeleteClusterOutput{Cluster: &out}, nil
+}
+
+// UpdateCluster changes a cluster's settings, configuration or default namespace.
+func (s *Service) UpdateCluster(ctx context.Context, in *ecs.UpdateClusterInput) (*ecs.UpdateClusterOutput, error) {
+	c, err := s.changeCluster(ctx, in.Cluster, func(c *ecs.Cluster) error {
+		if in.Settings != nil {
+			settings, err := clusterSettings(in.Settings)
+			if err != nil {
+				return err
+			}
+			c.Settings = settings
+		}
+		if in.Configuration != nil {
+			c.Configuration = in.Configuration
+		}
+		if in.ServiceConnectDefaults != nil {
+			c.ServiceConnectDefaults = serviceConnect(in.ServiceConnectDefaults)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.UpdateClusterOutput{Cluster: c}, nil
+}
+
+// UpdateClusterSettings changes a cluster's settings.
+func (s *Service) UpdateClusterSettings(ctx context.Context, in *ecs.UpdateClusterSettingsInput) (*ecs.UpdateClusterSettingsOutput, error) {
+	if len(in.Settings) == 0 {
+		return nil, invalid("Settings can not be empty.")
+	}
+	c, err := s.changeCluster(ctx, in.Cluster, func(c *ecs.Cluster) error {
+		settings, err := clusterSettings(in.Settings)
+		c.Settings = settings
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.UpdateClusterSettingsOutput{Cluster: c}, nil
+}
+
+func (s *Service) changeCluster(ctx context.Context, ref *string, change func(*ecs.Cluster) error) (*ecs.Cluster, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out ecs.Cluster
+	_, err = s.store.Update(ctx, func(tx *store.Tx) error {
+		row, err := s.cluster(tx, sc, ref)
+		if err != nil {
+			return err
+		}
+		c := *row.Value
+		if err := change(&c); err != nil {
+			return err
+		}
+		state.Clusters.Put(tx, row.Key, &c)
+		out = describeCluster(tx, store.Row[ecs.Cluster]{Key: row.Key, Value: &c}, []ecs.ClusterField{ecs.ClusterFieldSettings, ecs.ClusterFieldConfigurations})
+		return nil
+	})
+	return &out, err
+}

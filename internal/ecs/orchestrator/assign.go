@@ -1,0 +1,258 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/berthhq/berth/api"
+	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/internal/dispatch"
+	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
+	"github.com/berthhq/berth/internal/ecs/lifecycle"
+	"github.com/berthhq/berth/internal/ecs/state"
+	"github.com/berthhq/berth/internal/ecs/taskdef"
+	"github.com/berthhq/berth/internal/store"
+)
+
+// hub tells each connected host's stream which of its tasks have changed.
+type hub struct {
+	store *store.Store
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	snap  *store.Snapshot // as far as the subscriptions have been told
+	hosts map[string]map[*subscription]struct{}
+}
+
+func newHub(cfg Config) *hub {
+	return &hub{store: cfg.Store, log: cfg.Logger, snap: cfg.Store.Snapshot(), hosts: map[string]map[*subscription]struct{}{}}
+}
+
+// subscription is one stream of payloads. Only its reader takes from it; the hub only adds.
+type subscription struct {
+	hub    *hub
+	hostID string
+
+	mu    sync.Mutex
+	snap  *store.Snapshot
+	full  bool
+	dirty map[store.Key]struct{}
+	wake  chan struct{} // holds one token when there is something to take
+}
+
+// Assignments starts a stream of payloads for a host.
+func (o *Orchestrator) Assignments(_ context.Context, hostID string) (dispatch.Assignments, error) {
+	h := o.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &subscription{hub: h, hostID: hostID, snap: h.snap, full: true, dirty: map[store.Key]struct{}{}, wake: make(chan struct{}, 1)}
+	s.wake <- struct{}{}
+	if h.hosts[hostID] == nil {
+		h.hosts[hostID] = map[*subscription]struct{}{}
+	}
+	h.hosts[hostID][s] = struct{}{}
+	return s, nil
+}
+
+// Close ends the stream.
+func (s *subscription) Close() {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	delete(s.hub.hosts[s.hostID], s)
+	if len(s.hub.hosts[s.hostID]) == 0 {
+		delete(s.hub.hosts, s.hostID)
+	}
+}
+
+// run follows the store.
+func (h *hub) run(ctx context.Context) error {
+	h.mu.Lock()
+	watch := h.store.Watch(ctx, h.snap)
+	h.mu.Unlock()
+	for {
+		c, err := watch.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("watch for assignments: %w", err)
+		}
+		h.spread(c)
+	}
+}
+
+func (h *hub) spread(c store.Change) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.snap = c.Snapshot
+	for _, row := range c.Rows {
+		switch row.New.(type) {
+		case *state.Placement, *lifecycle.Desired:
+			pl, ok := state.Placements.Get(c.Snapshot, row.Key)
+			if !ok {
+				continue
+			}
+			for s := range h.hosts[pl.Value.HostID] {
+				s.mark(c.Snapshot, row.Key)
+			}
+		}
+	}
+}
+
+func (s *subscription) mark(snap *store.Snapshot, task store.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snap = snap
+	s.dirty[task] = struct{}{}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for the next payload. Its sequence is the store's revision: it grows from one payload to
+// the next because each is woken by a later revision than the one before was built from.
+func (s *subscription) Next(ctx context.Context) (*dispatchpb.Payload, error) {
+	for {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		s.mu.Lock()
+		snap, full, dirty := s.snap, s.full, s.dirty
+		s.full, s.dirty = false, map[store.Key]struct{}{}
+		s.mu.Unlock()
+		p := &dispatchpb.Payload{Sequence: snap.Revision(), Full: full}
+		if full {
+			dirty = map[store.Key]struct{}{}
+			for pl := range state.Placements.By(snap, "host", s.hostID) {
+				dirty[pl.Key] = struct{}{}
+			}
+		}
+		for key := range dirty {
+			t, err := assignment(snap, key)
+			if err != nil {
+				// Nothing a retry would mend; the task's deadline will tell its owner.
+				s.hub.log.Error("a task cannot be assigned", "task", key, "error", err)
+				continue
+			}
+			if t != nil {
+				p.Tasks = append(p.Tasks, t)
+			}
+		}
+		if full || len(p.Tasks) > 0 {
+			return p, nil
+		}
+	}
+}
+
+// assignment puts together what a host must know to run a task; nil when the task has stopped.
+func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
+	if stopped(snap, key) {
+		return nil, nil
+	}
+	specRow, ok := state.Specs.Get(snap, key)
+	if !ok {
+		return nil, nil
+	}
+	spec := specRow.Value
+	pl, ok := state.Placements.Get(snap, key)
+	if !ok {
+		return nil, fmt.Errorf("placement: %w", ErrNotFound)
+	}
+	def, ok := state.TaskDefinitions.Get(snap, state.DefinitionKey(key.Scope, spec.Family, spec.Revision))
+	if !ok {
+		return nil, fmt.Errorf("task definition %s: %w", spec.TaskDefinitionARN, ErrNotFound)
+	}
+	effective, err := taskdef.Resolve(def.Value, spec.Overrides)
+	if err != nil {
+		return nil, fmt.Errorf("apply overrides: %w", err)
+	}
+	t := &dispatchpb.Task{
+		Arn: spec.ARN, ClusterArn: spec.ClusterARN, AccountId: key.Account, Region: key.Region,
+		Family: spec.Family, Revision: int64(spec.Revision),
+		DesiredStatus: string(lifecycle.Running), LaunchType: string(spec.LaunchType), NetworkMode: spec.NetworkMode,
+		CreatedAt:            timestamppb.New(spec.CreatedAt),
+		ContainerInstanceArn: pl.Value.ContainerInstanceARN,
+	}
+	if effective.Cpu != nil {
+		t.CpuUnits = spec.CPUUnits
+	}
+	if effective.Memory != nil {
+		t.MemoryMib = spec.MemoryMiB
+	}
+	if d, ok := state.Desires.Get(snap, key); ok {
+		t.DesiredStatus, t.StopReason = string(lifecycle.Stopped), d.Value.Stop.Reason
+	}
+	if ni := spec.Interface; ni != nil {
+		t.NetworkInterface = &dispatchpb.NetworkInterface{
+			AttachmentId: ni.AttachmentID, EniId: ni.ENIID, MacAddress: ni.MAC, SubnetId: ni.SubnetID,
+			PrivateIpv4:    pl.Value.PrivateIPv4,
+			PrivateDnsName: state.PrivateDNSName(pl.Value.PrivateIPv4, key.Region),
+		}
+	}
+	cluster, _ := state.SplitTaskKey(key)
+	for i, def := range effective.ContainerDefinitions {
+		c := container(&def)
+		c.Arn = state.ARN(key.Scope, "container", cluster, spec.ID, spec.Containers[i].ID)
+		t.Containers = append(t.Containers, c)
+	}
+	return t, nil
+}
+
+// container translates one container definition.
+func container(d *ecs.ContainerDefinition) *dispatchpb.Container {
+	c := &dispatchpb.Container{
+		Name:                   api.Value(d.Name),
+		Image:                  api.Value(d.Image),
+		Essential:              d.Essential == nil || *d.Essential,
+		CpuUnits:               int64(api.Value(d.Cpu)),
+		MemoryMib:              int64(api.Value(d.Memory)),
+		MemoryReservationMib:   int64(api.Value(d.MemoryReservation)),
+		EntryPoint:             d.EntryPoint,
+		HasEntryPoint:          d.EntryPoint != nil,
+		Command:                d.Command,
+		HasCommand:             d.Command != nil,
+		User:                   api.Value(d.User),
+		WorkingDirectory:       api.Value(d.WorkingDirectory),
+		ReadonlyRootFilesystem: api.Value(d.ReadonlyRootFilesystem),
+		Privileged:             api.Value(d.Privileged),
+		StopTimeoutSeconds:     int64(api.Value(d.StopTimeout)),
+		Hostname:               api.Value(d.Hostname),
+		DockerLabels:           d.DockerLabels,
+		DnsServers:             d.DnsServers,
+		DnsSearchDomains:       d.DnsSearchDomains,
+		Interactive:            api.Value(d.Interactive),
+		PseudoTerminal:         api.Value(d.PseudoTerminal),
+	}
+	for _, e := range d.Environment {
+		c.Environment = append(c.Environment, &dispatchpb.KeyValue{Name: api.Value(e.Name), Value: api.Value(e.Value)})
+	}
+	for _, m := range d.PortMappings {
+		c.PortMappings = append(c.PortMappings, &dispatchpb.PortMapping{
+			ContainerPort: api.Value(m.ContainerPort), HostPort: api.Value(m.HostPort), Protocol: string(m.Protocol), Name: api.Value(m.Name),
+		})
+	}
+	for _, h := range d.ExtraHosts {
+		c.ExtraHosts = append(c.ExtraHosts, &dispatchpb.KeyValue{Name: api.Value(h.Hostname), Value: api.Value(h.IpAddress)})
+	}
+	for _, u := range d.Ulimits {
+		c.Ulimits = append(c.Ulimits, &dispatchpb.Ulimit{Name: string(u.Name), Soft: int64(api.Value(u.SoftLimit)), Hard: int64(api.Value(u.HardLimit))})
+	}
+	for _, s := range d.SystemControls {
+		c.SystemControls = append(c.SystemControls, &dispatchpb.KeyValue{Name: api.Value(s.Namespace), Value: api.Value(s.Value)})
+	}
+	if lp := d.LinuxParameters; lp != nil {
+		c.InitProcess = api.Value(lp.InitProcessEnabled)
+		c.SharedMemoryMib = int64(api.Value(lp.SharedMemorySize))
+		if lp.Capabilities != nil {
+			c.CapabilitiesAdd, c.CapabilitiesDrop = lp.Capabilities.Add, lp.Capabilities.Drop
+		}
+		for _, t := range lp.Tmpfs {
+			c.Tmpfs = append(c.Tmpfs, &dispatchpb.Tmpfs{Path: api.Value(t.ContainerPath), SizeMib: int64(api.Value(t.Size)), Options: t.MountOptions})
+		}
+	}
+	return c
+}

@@ -1,0 +1,242 @@
+package state
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/internal/ecs/lifecycle"
+	"github.com/berthhq/berth/internal/store"
+)
+
+// Tables of the ecs service.
+var (
+	// Clusters by name.
+	Clusters = store.DefineTable[ecs.Cluster]("ecs-clusters", 1)
+	// Families by name: the counter of revisions, which outlives every revision.
+	Families = store.DefineTable[Family]("ecs-families", 1)
+	// TaskDefinitions by family/revision, the revision with ten digits so that keys sort.
+	TaskDefinitions = store.DefineTable[ecs.TaskDefinition]("ecs-taskdefs", 1)
+	// Tags by ARN.
+	Tags = store.DefineTable[ResourceTags]("ecs-tags", 1)
+
+	// Specs, Desires, Placements and Statuses by cluster/task.
+	Specs      = store.DefineTable[Spec]("ecs-task-specs", 1, store.Index("family", func(_ store.Key, s *Spec) []string { return []string{s.Family} }))
+	Desires    = store.DefineTable[lifecycle.Desired]("ecs-task-desired", 1)
+	Placements = store.DefineTable[Placement]("ecs-task-placements", 1,
+		store.Index("host", func(_ store.Key, p *Placement) []string { return []string{p.HostID} }))
+	Statuses = store.DefineTable[lifecycle.Status]("ecs-task-statuses", 1)
+
+	// Tokens by cluster/clientToken: which tasks a RunTask call made.
+	Tokens = store.DefineTable[Token]("ecs-tokens", 1)
+
+	// Hosts and HostSequences by host, in HostScope: a host belongs to no cluster.
+	Hosts         = store.DefineTable[Host]("hosts", 1)
+	HostSequences = store.DefineTable[HostSequence]("host-sequences", 1)
+	// ContainerInstances by cluster/instance.
+	ContainerInstances = store.DefineTable[ContainerInstance]("ecs-container-instances", 1,
+		store.Index("host", func(_ store.Key, c *ContainerInstance) []string { return []string{c.HostID} }))
+)
+
+// Tables lists all of them, for opening the store.
+func Tables() []store.TableDef {
+	return []store.TableDef{Clusters, Families, TaskDefinitions, Tags, Specs, Desires, Placements, Statuses,
+		Tokens, Hosts, HostSequences, ContainerInstances}
+}
+
+// HostScope holds what belongs to no account.
+var HostScope = store.Scope{Account: "-", Region: "-"}
+
+// Family counts the revisions of a task definition family.
+type Family struct {
+	Latest int32 `json:"latest"` // the highest revision ever given
+}
+
+// ResourceTags are a resource's tags, in the order they were set.
+type ResourceTags struct {
+	Tags []ecs.Tag `json:"tags"`
+}
+
+// Spec is what a task was asked to be. It never changes.
+type Spec struct {
+	ARN               string            `json:"arn"`
+	ID                string            `json:"id"` // 32 hexadecimal digits
+	ClusterARN        string            `json:"clusterArn"`
+	Cluster           string            `json:"cluster"`
+	TaskDefinitionARN string            `json:"taskDefinitionArn"`
+	Family            string            `json:"family"`
+	Revision          int32             `json:"revision"`
+	NetworkMode       string            `json:"networkMode"`
+	LaunchType        ecs.LaunchType    `json:"launchType"`
+	PlatformVersion   string            `json:"platformVersion,omitempty"`
+	Group             string            `json:"group"`
+	StartedBy         string            `json:"startedBy,omitempty"`
+	Overrides         *ecs.TaskOverride `json:"overrides,omitempty"`
+	ExecuteCommand    bool              `json:"executeCommand,omitempty"`
+	CPU               string            `json:"cpu,omitempty"`    // as DescribeTasks shows it
+	Memory            string            `json:"memory,omitempty"` // likewise
+	// What is reserved for it on its host.
+	CPUUnits  int64  `json:"cpuUnits"`
+	MemoryMiB int64  `json:"memoryMiB"`
+	Ports     []Port `json:"ports,omitempty"`
+	// Containers in the definition's order, each with the ID in its ARN.
+	Containers []SpecContainer `json:"containers"`
+	// Interface is set for awsvpc and bridge.
+	Interface *Interface `json:"interface,omitempty"`
+	CreatedAt time.Time  `json:"createdAt"`
+	CreatedBy string     `json:"createdBy"` // principal's ARN
+}
+
+// Attached tells whether the task has a network interface that clients see.
+func (s *Spec) Attached() bool { return s.Interface != nil && !s.Interface.Bridge }
+
+// SpecContainer names a container of a task.
+type SpecContainer struct {
+	Name        string `json:"name"`
+	ID          string `json:"id"`
+	Image       string `json:"image"`
+	Essential   bool   `json:"essential,omitempty"`
+	HealthCheck bool   `json:"healthCheck,omitempty"`
+	CPU         string `json:"cpu,omitempty"` // as DescribeTasks shows them
+	Memory      string `json:"memory,omitempty"`
+	Reservation string `json:"reservation,omitempty"`
+}
+
+// Port is a port of the host that a task takes.
+type Port struct {
+	Number   int    `json:"number"`
+	Protocol string `json:"protocol"` // tcp or udp
+}
+
+// Interface is what a task with an address of its own gets; the address is in the Placement.
+type Interface struct {
+	// Bridge marks the interface of a task in mode bridge: it is not an attachment and has no VPC.
+	Bridge         bool     `json:"bridge,omitempty"`
+	AttachmentID   string   `json:"attachmentId"`
+	ENIID          string   `json:"eniId"`
+	MAC            string   `json:"mac"`
+	SubnetID       string   `json:"subnetId"`
+	SecurityGroups []string `json:"securityGroups,omitempty"`
+}
+
+// Placement is where a task is. It never changes.
+type Placement struct {
+	HostID               string `json:"hostId"`
+	ContainerInstanceARN string `json:"containerInstanceArn,omitempty"` // empty for FARGATE
+	AvailabilityZone     string `json:"availabilityZone"`
+	PrivateIPv4          string `json:"privateIpv4,omitempty"`
+}
+
+// Token remembers what a clientToken stood for, so that a repeated call answers the same tasks.
+type Token struct {
+	Fingerprint string    `json:"fingerprint"` // of the request
+	TaskIDs     []string  `json:"taskIds"`
+	At          time.Time `json:"at"`
+}
+
+// Host is a machine with an agent.
+type Host struct {
+	ID           string            `json:"id"`
+	Hostname     string            `json:"hostname"`
+	AgentVersion string            `json:"agentVersion"`
+	BootID       string            `json:"bootId"`
+	CPUUnits     int64             `json:"cpuUnits"`
+	MemoryMiB    int64             `json:"memoryMiB"`
+	SubnetCIDR   string            `json:"subnetCidr,omitempty"`
+	ZoneSuffix   string            `json:"zoneSuffix"`
+	Attributes   map[string]string `json:"attributes,omitempty"`
+	Reserved     []Port            `json:"reserved,omitempty"` // ports no task may have
+	FirstSeenAt  time.Time         `json:"firstSeenAt"`
+}
+
+// HostSequence grows with every placement on the host. The placer's commit compares it, so that two
+// placers can never fill the same host.
+type HostSequence struct {
+	Sequence int64 `json:"sequence"`
+}
+
+// ContainerInstance is a host in a cluster.
+type ContainerInstance struct {
+	ARN          string    `json:"arn"`
+	ID           string    `json:"id"`
+	ClusterARN   string    `json:"clusterArn"`
+	HostID       string    `json:"hostId"`
+	Status       string    `json:"status"` // ACTIVE, DRAINING
+	RegisteredAt time.Time `json:"registeredAt"`
+}
+
+// ScopeKey returns a key in a scope.
+func ScopeKey(sc store.Scope, id string) store.Key { return store.Key{Scope: sc, ID: id} }
+
+// TaskKey is the key of a task's rows.
+func TaskKey(sc store.Scope, cluster, taskID string) store.Key {
+	return store.Key{Scope: sc, ID: cluster + "/" + taskID}
+}
+
+// DefinitionKey is the key of a revision.
+func DefinitionKey(sc store.Scope, family string, revision int32) store.Key {
+	return store.Key{Scope: sc, ID: fmt.Sprintf("%s/%010d", family, revision)}
+}
+
+// HostKey is the key of a host's rows.
+func HostKey(hostID string) store.Key { return store.Key{Scope: HostScope, ID: hostID} }
+
+// ARN makes an ARN of the ecs service: ARN(sc, "cluster", "demo").
+func ARN(sc store.Scope, resource ...string) string {
+	return "arn:aws:ecs:" + sc.Region + ":" + sc.Account + ":" + strings.Join(resource, "/")
+}
+
+// ParsedARN is an ARN of the ecs service, taken apart.
+type ParsedARN struct {
+	Scope store.Scope
+	Type  string   // cluster, task, task-definition, container-instance, …
+	Path  []string // what follows the type
+}
+
+// ParseARN takes an ARN of the ecs service apart.
+func ParseARN(arn string) (ParsedARN, error) {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "ecs" {
+		return ParsedARN{}, fmt.Errorf("%q is not an ARN of ecs", arn)
+	}
+	path := strings.Split(parts[5], "/")
+	if len(path) < 2 {
+		return ParsedARN{}, fmt.Errorf("%q names no resource", arn)
+	}
+	return ParsedARN{
+		Scope: store.Scope{Account: parts[4], Region: parts[3]},
+		Type:  path[0], Path: path[1:],
+	}, nil
+}
+
+// ParseTaskARN answers the key of the task an ARN names.
+func ParseTaskARN(arn string) (store.Key, error) {
+	p, err := ParseARN(arn)
+	if err != nil {
+		return store.Key{}, err
+	}
+	if p.Type != "task" || len(p.Path) != 2 {
+		return store.Key{}, fmt.Errorf("%q is not a task's ARN", arn)
+	}
+	return TaskKey(p.Scope, p.Path[0], p.Path[1]), nil
+}
+
+// SplitTaskKey takes a task's key apart.
+func SplitTaskKey(k store.Key) (cluster, taskID string) {
+	cluster, taskID, _ = strings.Cut(k.ID, "/")
+	return cluster, taskID
+}
+
+// PrivateDNSName is the name AWS gives an address in a VPC.
+func PrivateDNSName(ipv4, region string) string {
+	name := "ip-" + strings.ReplaceAll(ipv4, ".", "-")
+	if region == "us-east-1" {
+		return name + ".ec2.internal"
+	}
+	return name + "." + region + ".compute.internal"
+}
+
+// CPUString shows CPU units as ECS does: "256".
+func CPUString(units int64) string { return strconv.FormatInt(units, 10) }

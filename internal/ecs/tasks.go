@@ -1,0 +1,510 @@
+package ecs
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/berthhq/berth/api"
+	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/internal/caller"
+	"github.com/berthhq/berth/internal/ecs/lifecycle"
+	"github.com/berthhq/berth/internal/ecs/orchestrator"
+	"github.com/berthhq/berth/internal/ecs/state"
+	"github.com/berthhq/berth/internal/ecs/taskdef"
+	"github.com/berthhq/berth/internal/store"
+)
+
+// Limits of the task calls, from the API reference.
+const (
+	maxRunCount      = 10
+	maxDescribeTasks = 100
+	maxSubnets       = 16
+	maxGroups        = 5
+)
+
+// RunTask places tasks. It answers when they are durable and have a host.
+func (s *Service) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTaskOutput, error) {
+	p, err := caller.From(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sc := store.Scope{Account: p.AccountID, Region: p.Region}
+	snap := s.store.Snapshot()
+	cluster, err := s.cluster(snap, sc, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	if api.Value(in.TaskDefinition) == "" {
+		return nil, invalid("TaskDefinition can not be blank.")
+	}
+	def, err := s.definition(snap, sc, *in.TaskDefinition)
+	if err == errNoDefinition {
+		return nil, clientError("TaskDefinition not found.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	run, err := s.plan(in, p, cluster, def)
+	if err != nil {
+		return nil, err
+	}
+	if in.PropagateTags == ecs.PropagateTagsTaskDefinition {
+		run.Tags = mergeTags(tagsOf(snap, sc, *def.Value.TaskDefinitionArn), run.Tags)
+	}
+	placed, err := s.orch.Place(ctx, run)
+	if err != nil {
+		return nil, fromOrchestrator(err)
+	}
+	out := &ecs.RunTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
+	for _, id := range placed.TaskIDs {
+		if t, ok := state.Task(placed.Snapshot, state.TaskKey(sc, cluster.ID, id)); ok {
+			t.Tags = tagsOf(placed.Snapshot, sc, *t.TaskArn)
+			out.Tasks = append(out.Tasks, t)
+		}
+	}
+	for _, v := range placed.Failures {
+		switch {
+		case !v.Considered():
+		case run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
+			out.Failures = append(out.Failures, failure("", "Capacity is unavailable at this time. Please try again later or in a different availability zone"))
+		default:
+			out.Failures = append(out.Failures, failure(instanceARN(sc, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason)))
+		}
+	}
+	return out, nil
+}
+
+// instanceARN names the container instance of a verdict. A host that has not been used by the cluster
+// yet has none; it is named by its own ID, as the instance it would become.
+func instanceARN(sc store.Scope, cluster, arn, hostID string) string {
+	if arn != "" {
+		return arn
+	}
+	return state.ARN(sc, "container-instance", cluster, hostID)
+}
+
+// plan checks a RunTask request and makes the specs of its tasks.
+func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.Row[ecs.Cluster], def store.Row[ecs.TaskDefinition]) (orchestrator.Run, error) {
+	none := orchestrator.Run{}
+	count := 1
+	if in.Count != nil {
+		count = int(*in.Count)
+	}
+	if count < 1 || count > maxRunCount {
+		return none, invalid("Count must be between 1 and %d.", maxRunCount)
+	}
+	if def.Value.Status != ecs.TaskDefinitionStatusActive {
+		return none, clientError("TaskDefinition is inactive")
+	}
+	if err := checkRunFields(in, def.Value); err != nil {
+		return none, err
+	}
+	launchType, err := s.launchType(in, def.Value)
+	if err != nil {
+		return none, err
+	}
+	effective, err := taskdef.Resolve(def.Value, in.Overrides)
+	if err != nil {
+		return none, err
+	}
+	need, err := taskdef.RequirementsOf(effective)
+	if err != nil {
+		return none, err
+	}
+	nic, err := networkOf(in, effective, launchType)
+	if err != nil {
+		return none, err
+	}
+	run := orchestrator.Run{
+		Cluster: cluster.Key, ClusterARN: *cluster.Value.ClusterArn, Definition: def.Key, Tags: in.Tags,
+		Token: api.Value(in.ClientToken),
+	}
+	if run.Token != "" {
+		if run.Fingerprint, err = fingerprint(in); err != nil {
+			return none, err
+		}
+	}
+	base := state.Spec{
+		ClusterARN: run.ClusterARN, Cluster: cluster.ID,
+		TaskDefinitionARN: *def.Value.TaskDefinitionArn, Family: *def.Value.Family, Revision: *def.Value.Revision,
+		NetworkMode: networkMode(effective), LaunchType: launchType,
+		Group: "family:" + *def.Value.Family, StartedBy: api.Value(in.StartedBy), Overrides: in.Overrides,
+		ExecuteCommand: api.Value(in.EnableExecuteCommand),
+		CPU:            api.Value(effective.Cpu), Memory: api.Value(effective.Memory),
+		CPUUnits: need.CPUUnits, MemoryMiB: need.MemoryMiB, Ports: ports(need),
+		CreatedAt: time.Now().UTC(), CreatedBy: p.ARN,
+	}
+	if g := api.Value(in.Group); g != "" {
+		base.Group = g
+	}
+	if base.CPU == "" {
+		base.CPU = fmt.Sprint(need.CPUUnits)
+	}
+	if base.Memory == "" {
+		base.Memory = fmt.Sprint(need.MemoryMiB)
+	}
+	if launchType == ecs.LaunchTypeFargate {
+		if base.PlatformVersion = api.Value(in.PlatformVersion); base.PlatformVersion == "" || base.PlatformVersion == "LATEST" {
+			base.PlatformVersion = "1.4.0"
+		}
+	}
+	for range count {
+		spec := base
+		spec.ID = newID(16)
+		spec.ARN = state.ARN(cluster.Scope, "task", cluster.ID, spec.ID)
+		for _, c := range effective.ContainerDefinitions {
+			spec.Containers = append(spec.Containers, specContainer(&c))
+		}
+		if nic != nil {
+			spec.Interface = newInterface(*nic)
+		}
+		run.Tasks = append(run.Tasks, &spec)
+	}
+	return run, nil
+}
+
+func checkRunFields(in *ecs.RunTaskInput, def *ecs.TaskDefinition) error {
+	switch {
+	case len(api.Value(in.StartedBy)) > 128:
+		return invalid("startedBy can have at most 128 characters.")
+	case len(api.Value(in.ClientToken)) > 64:
+		return invalid("clientToken can have at most 64 characters.")
+	case strings.HasPrefix(api.Value(in.Group), "service:"):
+		return invalid("Invalid namespace for group.")
+	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
+		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
+	case len(in.CapacityProviderStrategy) > 0:
+		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
+	case len(in.PlacementConstraints) > 0 || len(def.PlacementConstraints) > 0:
+		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement placement constraints yet."}
+	case len(in.PlacementStrategy) > 5:
+		return invalid("A maximum of 5 placement strategies can be specified.")
+	case len(in.VolumeConfigurations) > 0:
+		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement volume configurations yet."}
+	}
+	switch in.PropagateTags {
+	case "", ecs.PropagateTagsTaskDefinition, ecs.PropagateTagsNone:
+	default:
+		return invalid("Invalid value for propagateTags: %s", in.PropagateTags)
+	}
+	return checkTags(in.Tags)
+}
+
+// launchType settles what kind of launch is meant and whether it can be had.
+func (s *Service) launchType(in *ecs.RunTaskInput, def *ecs.TaskDefinition) (ecs.LaunchType, error) {
+	switch in.LaunchType {
+	case "", ecs.LaunchTypeEc2:
+		if !slices.Contains(def.Compatibilities, ecs.CompatibilityEc2) {
+			return "", invalid("Task definition does not support launch_type EC2.")
+		}
+		return ecs.LaunchTypeEc2, nil
+	case ecs.LaunchTypeFargate:
+		if !slices.Contains(def.Compatibilities, ecs.CompatibilityFargate) {
+			return "", invalid("Task definition does not support launch_type FARGATE.")
+		}
+		if !s.cfg.SharedKernelFargate {
+			return "", &ecs.UnsupportedFeatureException{Message: "Berth cannot yet give a FARGATE task a kernel of its own. " +
+				"Run it with launch type EC2, or start Berth with --dev to have FARGATE tasks share the host's kernel."}
+		}
+		s.cfg.Logger.Warn("FARGATE task shares the host's kernel: --dev", "taskDefinition", api.Value(def.TaskDefinitionArn))
+		return ecs.LaunchTypeFargate, nil
+	case ecs.LaunchTypeExternal, ecs.LaunchTypeManagedInstances:
+		return "", &ecs.UnsupportedFeatureException{Message: fmt.Sprintf("Berth does not implement launch type %s yet.", in.LaunchType)}
+	}
+	return "", invalid("Invalid launch type: %s", in.LaunchType)
+}
+
+func networkMode(def *ecs.TaskDefinition) string {
+	if def.NetworkMode == "" {
+		return string(ecs.NetworkModeBridge)
+	}
+	return string(def.NetworkMode)
+}
+
+// networkOf checks the network configuration against the definition's mode, and answers what the tasks
+// get; nil for modes without an interface of their own.
+func networkOf(in *ecs.RunTaskInput, def *ecs.TaskDefinition, launchType ecs.LaunchType) (*state.Interface, error) {
+	var vpc *ecs.AwsVpcConfiguration
+	if in.NetworkConfiguration != nil {
+		vpc = in.NetworkConfiguration.AwsvpcConfiguration
+	}
+	mode := ecs.NetworkMode(networkMode(def))
+	if mode != ecs.NetworkModeAwsvpc {
+		if vpc != nil {
+			return nil, invalid("Network Configuration is not valid for the given networkMode of this task definition.")
+		}
+		if mode == ecs.NetworkModeBridge {
+			return bridge(def)
+		}
+		return nil, nil
+	}
+	switch {
+	case vpc == nil:
+		return nil, invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
+	case len(vpc.Subnets) == 0:
+		return nil, invalid("subnets can not be empty.")
+	case len(vpc.Subnets) > maxSubnets:
+		return nil, invalid("subnets can have at most %d items.", maxSubnets)
+	case len(vpc.SecurityGroups) > maxGroups:
+		return nil, invalid("securityGroups can have at most %d items.", maxGroups)
+	case vpc.AssignPublicIp == ecs.AssignPublicIpEnabled && launchType != ecs.LaunchTypeFargate:
+		return nil, invalid("Assign public IP is not supported for this launch type.")
+	}
+	for _, id := range vpc.Subnets {
+		if !strings.HasPrefix(id, "subnet-") {
+			return nil, invalid("Error retrieving subnet information for [%s]: The subnet ID '%s' does not exist (ErrorCode: InvalidSubnetID.NotFound)", id, id)
+		}
+	}
+	for _, id := range vpc.SecurityGroups {
+		if !strings.HasPrefix(id, "sg-") {
+			return nil, invalid("Error retrieving security group information for [%s]: The security group '%s' does not exist (ErrorCode: InvalidGroup.NotFound)", id, id)
+		}
+	}
+	// Until there are VPCs to choose from, every subnet is the default one: its addresses are what the
+	// task gets, and the subnet that was asked for is what it shows.
+	return &state.Interface{SubnetID: vpc.Subnets[0], SecurityGroups: vpc.SecurityGroups}, nil
+}
+
+// bridge admits what can be had of mode bridge so far: one container without ports has its own
+// namespace with a private address, which is what Docker's bridge would give it. Ports, and several
+// containers with a namespace each, are refused rather than done otherwise than Docker does.
+func bridge(def *ecs.TaskDefinition) (*state.Interface, error) {
+	if len(def.ContainerDefinitions) > 1 {
+		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement network mode bridge for tasks of several containers yet. Use awsvpc, host or none."}
+	}
+	for _, c := range def.ContainerDefinitions {
+		if len(c.PortMappings) > 0 || len(c.Links) > 0 {
+			return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement port mappings and links in network mode bridge yet. Use awsvpc or host."}
+		}
+	}
+	return &state.Interface{Bridge: true}, nil
+}
+
+func newInterface(base state.Interface) *state.Interface {
+	mac := make([]byte, 5)
+	rand.Read(mac)
+	base.AttachmentID = uuid.NewString()
+	base.ENIID = "eni-" + newID(9)[:17]
+	// Locally administered, as EC2's are.
+	base.MAC = fmt.Sprintf("0a:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4])
+	return &base
+}
+
+func specContainer(c *ecs.ContainerDefinition) state.SpecContainer {
+	out := state.SpecContainer{
+		Name: *c.Name, ID: uuid.NewString(), Image: api.Value(c.Image),
+		Essential: c.Essential == nil || *c.Essential, HealthCheck: c.HealthCheck != nil,
+		CPU: fmt.Sprint(api.Value(c.Cpu)),
+	}
+	if c.Memory != nil {
+		out.Memory = fmt.Sprint(*c.Memory)
+	}
+	if c.MemoryReservation != nil {
+		out.Reservation = fmt.Sprint(*c.MemoryReservation)
+	}
+	return out
+}
+
+func ports(r taskdef.Requirements) []state.Port {
+	var out []state.Port
+	for _, p := range r.Ports {
+		out = append(out, state.Port{Number: int(p.Number), Protocol: string(p.Protocol)})
+	}
+	return out
+}
+
+// fingerprint digests everything a RunTask call asks for.
+func fingerprint(in *ecs.RunTaskInput) (string, error) {
+	all := *in
+	all.ClientToken = nil
+	raw, err := json.Marshal(all)
+	if err != nil {
+		return "", fmt.Errorf("digest the request: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func mergeTags(base, over []ecs.Tag) []ecs.Tag {
+	out := slices.Clone(over)
+	for _, t := range base {
+		if !slices.ContainsFunc(over, func(o ecs.Tag) bool { return *o.Key == *t.Key }) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// StopTask asks a task to stop. It answers at once; the task is STOPPED when its containers are.
+func (s *Service) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.StopTaskOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := s.cluster(s.store.Snapshot(), sc, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	if api.Value(in.Task) == "" {
+		return nil, invalid("Task can not be blank.")
+	}
+	if len(api.Value(in.Reason)) > 255 {
+		return nil, invalid("reason can have at most 255 characters.")
+	}
+	notFound := invalid("The referenced task was not found.")
+	id, ok := resourceID(sc, "task", cluster.ID, *in.Task)
+	if !ok {
+		return nil, notFound
+	}
+	key := state.TaskKey(sc, cluster.ID, id)
+	if _, ok := state.Specs.Get(s.store.Snapshot(), key); !ok {
+		return nil, notFound
+	}
+	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: api.Value(in.Reason)}
+	if err := s.orch.Stop(ctx, key, cause); err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	t, ok := state.Task(snap, key)
+	if !ok {
+		return nil, notFound
+	}
+	t.Tags = tagsOf(snap, sc, *t.TaskArn)
+	return &ecs.StopTaskOutput{Task: &t}, nil
+}
+
+// DescribeTasks describes tasks, stopped ones for an hour at least.
+func (s *Service) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput) (*ecs.DescribeTasksOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	cluster, err := s.cluster(snap, sc, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	switch n := len(in.Tasks); {
+	case n == 0:
+		return nil, invalid("Tasks cannot be empty.")
+	case n > maxDescribeTasks:
+		return nil, invalid("Tasks cannot have more than %d elements.", maxDescribeTasks)
+	}
+	withTags := slices.Contains(in.Include, ecs.TaskFieldTags)
+	out := &ecs.DescribeTasksOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
+	seen := map[string]bool{}
+	for _, ref := range in.Tasks {
+		id, ok := resourceID(sc, "task", cluster.ID, ref)
+		if ok && seen[id] {
+			continue
+		}
+		seen[id] = true
+		t, found := state.Task(snap, state.TaskKey(sc, cluster.ID, id))
+		if !ok || !found {
+			arn := ref
+			if !strings.HasPrefix(ref, "arn:") {
+				arn = state.ARN(sc, "task", cluster.ID, ref)
+			}
+			out.Failures = append(out.Failures, missing(arn))
+			continue
+		}
+		if withTags {
+			t.Tags = tagsOf(snap, sc, *t.TaskArn)
+		}
+		out.Tasks = append(out.Tasks, t)
+	}
+	return out, nil
+}
+
+// ListTasks lists the ARNs of a cluster's tasks: those that should run, unless stopped ones are asked
+// for.
+func (s *Service) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.ListTasksOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	cluster, err := s.cluster(snap, sc, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	match, err := s.taskFilter(snap, sc, cluster, in)
+	if err != nil {
+		return nil, err
+	}
+	rows := func(yield func(string, string) bool) {
+		for spec := range state.Specs.List(snap, sc, cluster.ID+"/") {
+			if match(spec) && !yield(spec.ID, spec.Value.ARN) {
+				return
+			}
+		}
+	}
+	arns, next, err := page(iter.Seq2[string, string](rows), in.MaxResults, 100, in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	return &ecs.ListTasksOutput{TaskArns: arns, NextToken: next}, nil
+}
+
+func (s *Service) taskFilter(v store.View, sc store.Scope, cluster store.Row[ecs.Cluster], in *ecs.ListTasksInput) (func(store.Row[state.Spec]) bool, error) {
+	desired := lifecycle.State(in.DesiredStatus)
+	switch desired {
+	case "":
+		desired = lifecycle.Running
+	case lifecycle.Running, lifecycle.Stopped, lifecycle.Pending:
+	default:
+		return nil, invalid("Invalid desiredStatus: %s", desired)
+	}
+	switch in.LaunchType {
+	case "", ecs.LaunchTypeEc2, ecs.LaunchTypeFargate, ecs.LaunchTypeExternal, ecs.LaunchTypeManagedInstances:
+	default:
+		return nil, invalid("Invalid launch type: %s", in.LaunchType)
+	}
+	if api.Value(in.ServiceName) != "" {
+		return nil, &ecs.ServiceNotFoundException{Message: "Service not found."}
+	}
+	instance := ""
+	if ref := api.Value(in.ContainerInstance); ref != "" {
+		id, ok := resourceID(sc, "container-instance", cluster.ID, ref)
+		row, found := state.ContainerInstances.Get(v, state.ScopeKey(sc, cluster.ID+"/"+id))
+		if !ok || !found {
+			return nil, invalid("The specified container instance was not found.")
+		}
+		instance = row.Value.ARN
+	}
+	return func(spec store.Row[state.Spec]) bool {
+		t := spec.Value
+		switch {
+		case in.LaunchType != "" && t.LaunchType != in.LaunchType,
+			api.Value(in.Family) != "" && t.Family != *in.Family,
+			api.Value(in.StartedBy) != "" && t.StartedBy != *in.StartedBy:
+			return false
+		}
+		rec, ok := state.Record(v, spec.Key)
+		if !ok || rec.DesiredStatus() != desired {
+			return false
+		}
+		if instance != "" {
+			p, ok := state.Placements.Get(v, spec.Key)
+			return ok && p.Value.ContainerInstanceARN == instance
+		}
+		return true
+	}, nil
+}
+
+// newID makes random hexadecimal digits, two a byte.
+func newID(bytes int) string {
+	id := make([]byte, bytes)
+	rand.Read(id)
+	return hex.EncodeToString(id)
+}
