@@ -85,9 +85,9 @@ type containerRef struct {
 
 // New opens the host's record in cfg.Dir, which it makes if need be. Nothing runs before Run. Close
 // the agent in the end.
-func New(cfg Config) (*Agent, error) { return open(cfg, false) }
+func New(cfg Config) (*Agent, error) { return open(cfg, disk{}) }
 
-func open(cfg Config, noSync bool) (*Agent, error) {
+func open(cfg Config, disk disk) (*Agent, error) {
 	if cfg.Dir == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Output == nil {
 		return nil, errors.New("agent: Dir, Runtime, Network and Output are required")
 	}
@@ -112,7 +112,7 @@ func open(cfg Config, noSync bool) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host's name: %w", err)
 	}
-	j, err := openJournal(cfg.Dir, noSync, cfg.Logger)
+	j, err := openJournal(cfg.Dir, disk, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}

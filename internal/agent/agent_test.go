@@ -552,7 +552,7 @@ func TestRemoveAll(t *testing.T) {
 			t.Fatal("tasks were removed under a running agent")
 		}
 		w.stop()
-		a, err := open(w.config(), true)
+		a, err := open(w.config(), w.disk)
 		if err != nil {
 			t.Fatal(err)
 		}

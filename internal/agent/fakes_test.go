@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
@@ -466,6 +467,9 @@ func (s *fakeServer) receive(m *dispatchpb.AgentMessage, out chan *dispatchpb.Se
 			if st.Version < old.Version || is < was {
 				s.broken = append(s.broken, fmt.Sprintf("%s went from %s v%d to %s v%d", st.Arn, old.LastStatus, old.Version, st.LastStatus, st.Version))
 			}
+			if st.Version == old.Version && !proto.Equal(st, old) {
+				s.broken = append(s.broken, fmt.Sprintf("%s v%d is now %v, was %v", st.Arn, st.Version, st, old))
+			}
 		}
 		s.statuses[st.Arn] = st
 		s.heard[st.Arn] = append(s.heard[st.Arn], st.LastStatus)
@@ -557,6 +561,7 @@ type world struct {
 	grpc    *grpc.Server
 	bootID  string
 	tune    func(*Config)
+	disk    disk
 
 	agent *Agent
 	stop  func()
@@ -567,7 +572,7 @@ func newWorld(dir string) *world {
 		dir: dir, runtime: newFakeRuntime(),
 		network: &fakeNetwork{up: map[string]bool{}},
 		output:  &fakeOutput{attached: map[string]bool{}},
-		server:  newFakeServer(), lis: bufconn.Listen(1 << 16), grpc: grpc.NewServer(), bootID: "boot-1",
+		server:  newFakeServer(), lis: bufconn.Listen(1 << 16), grpc: grpc.NewServer(), bootID: "boot-1", disk: disk{noSync: true},
 	}
 	dispatchpb.RegisterDispatchServer(w.grpc, w.server)
 	go w.grpc.Serve(w.lis)
@@ -592,7 +597,7 @@ func (w *world) config() Config {
 
 // start runs an agent on the host.
 func (w *world) start() error {
-	a, err := open(w.config(), true)
+	a, err := open(w.config(), w.disk)
 	if err != nil {
 		return err
 	}

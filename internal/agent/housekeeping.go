@@ -205,8 +205,12 @@ func (a *Agent) remove(ctx context.Context, f leftovers) error {
 	each("container", containers, a.cfg.Runtime.Delete)
 	each("output", f.attached, a.cfg.Output.Detach)
 	each("network", f.networks, a.cfg.Network.Teardown)
-	each("cgroup", tasks, a.cfg.Runtime.RemoveTask)
-	each("directory", tasks, func(_ context.Context, id string) error { return os.RemoveAll(a.taskDir(id)) })
+	each("task", tasks, func(ctx context.Context, id string) error {
+		if err := a.cfg.Runtime.RemoveTask(ctx, id); err != nil {
+			return err
+		}
+		return os.RemoveAll(a.taskDir(id))
+	})
 	return errors.Join(all...)
 }
 

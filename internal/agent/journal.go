@@ -37,8 +37,9 @@ var (
 // everything waiting into one transaction, since what a transaction costs is its two fsyncs: while
 // one is under way the next collects, and of two writes to one key only the later is made.
 type journal struct {
-	db  *bolt.DB
-	log *slog.Logger
+	db     *bolt.DB
+	log    *slog.Logger
+	around func() error // in tests
 
 	mu      sync.Mutex
 	pending map[string]write // by bucket and key
@@ -54,13 +55,19 @@ type write struct {
 	bucket, key, value []byte
 }
 
-// openJournal opens or makes the database. noSync is for tests, which crash the agent but not the
-// machine.
-func openJournal(dir string, noSync bool, log *slog.Logger) (*journal, error) {
+// disk is for tests, which crash the agent but not the machine: no fsyncs, and slow, or failing,
+// whenever they want.
+type disk struct {
+	noSync bool
+	around func() error // called before and after each commit
+}
+
+// openJournal opens or makes the database.
+func openJournal(dir string, disk disk, log *slog.Logger) (*journal, error) {
 	path := filepath.Join(dir, "agent.db")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout: 5 * time.Second,
-		NoSync:  noSync,
+		NoSync:  disk.noSync,
 		// The free list is rebuilt when the file is opened, instead of being written each time.
 		NoFreelistSync: true,
 		FreelistType:   bolt.FreelistMapType,
@@ -76,7 +83,7 @@ func openJournal(dir string, noSync bool, log *slog.Logger) (*journal, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	j := &journal{
-		db: db, log: log,
+		db: db, log: log, around: disk.around,
 		pending: map[string]write{},
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
@@ -180,6 +187,12 @@ func (j *journal) loop() {
 func (j *journal) commit(batch map[string]write) error {
 	if len(batch) == 0 {
 		return nil
+	}
+	if j.around != nil {
+		if err := j.around(); err != nil {
+			return err
+		}
+		defer j.around()
 	}
 	return j.db.Update(func(tx *bolt.Tx) error {
 		for _, w := range batch {

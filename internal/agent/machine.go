@@ -18,7 +18,7 @@ type kind string
 const (
 	doInspect  kind = "inspect"  // container: what is its state?
 	doAdmit    kind = "admit"    // task: a place among the launches under way on this host
-	doPrepare  kind = "prepare"  // task: its cgroup
+	doPrepare  kind = "prepare"  // task: its directory and its cgroup
 	doNetwork  kind = "network"  // task: its namespace
 	doPull     kind = "pull"     // container: its image, also for the others with the same image
 	doAttach   kind = "attach"   // container: its FIFOs
@@ -30,7 +30,7 @@ const (
 	doDetach   kind = "detach"   // container: its FIFOs, once emptied
 	doTeardown kind = "teardown" // task: its namespace
 	doRemove   kind = "remove"   // task: its cgroup
-	doFiles    kind = "files"    // task: the directory of its generated files
+	doFiles    kind = "files"    // task: its directory
 )
 
 // step is one piece of work: at most one of each runs at a time, and every one may be repeated.
@@ -371,11 +371,8 @@ func (m *machine) clearing(yield func(s step, after []step) bool) {
 		!yield(step{doTeardown, theTask}, deletes) {
 		return
 	}
-	if m.begun(doPrepare, theTask) && !yield(step{doRemove, theTask}, deletes) {
-		return
-	}
-	if len(deletes) > 0 {
-		yield(step{doFiles, theTask}, deletes)
+	if m.begun(doPrepare, theTask) && yield(step{doRemove, theTask}, deletes) {
+		yield(step{doFiles, theTask}, []step{{doRemove, theTask}})
 	}
 }
 
@@ -429,7 +426,7 @@ func (m *machine) plan(now time.Time) (steps []step, wake time.Time) {
 		for s, after := range m.clearing {
 			ready := true
 			for _, a := range after {
-				ready = ready && (m.done[a] || !m.begun(doCreate, a.container))
+				ready = ready && (m.done[a] || a.kind == doDelete && !m.begun(doCreate, a.container))
 			}
 			if ready {
 				want(s.kind, s.container)

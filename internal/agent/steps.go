@@ -58,6 +58,11 @@ func (l *taskLoop) prepare(s step) func() result {
 		}
 	case doPrepare:
 		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
+			// The directory is also the note by which a later run finds the cgroup, should this one crash
+			// before the assignment is durable. It need not survive a power cut, which ends the cgroup too.
+			if err := os.MkdirAll(a.taskDir(id), 0o700); err != nil {
+				return err
+			}
 			return rt.PrepareTask(ctx, id, t.CpuUnits, t.MemoryMib)
 		})
 	case doNetwork:
