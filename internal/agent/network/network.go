@@ -1,0 +1,537 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
+	"github.com/berthhq/berth/internal/failpoint"
+)
+
+// router is the next hop of every task. It is the same everywhere and outside all subnets, so a task's
+// routes say nothing about where it runs.
+var router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+
+// routerMAC is the hardware address of the host's end of every link. Each link has two ends only.
+var routerMAC = net.HardwareAddr{0x02, 0xbe, 0, 0, 0, 1}
+
+// Config of a Network.
+type Config struct {
+	// Instance is 8 hexadecimal digits; all that is made on the host carries it.
+	Instance string
+	// StateDir keeps the instance's subnet over restarts and reboots.
+	StateDir string
+	// RunDir is the instance's directory for what does not survive a reboot; namespaces are pinned
+	// under it.
+	RunDir string
+	// PoolDir holds the claims of all instances on the host; they must agree on it. Default
+	// /run/berth/pools.
+	PoolDir string
+	// Pools are the subnets to choose from. Default: DefaultPools.
+	Pools []netip.Prefix
+	// HostNetNS is the path of the namespace to act as the host's. Default: that of the process.
+	HostNetNS string
+	Logger    *slog.Logger
+}
+
+// Network implements agent.Network. Its methods may be called concurrently.
+type Network struct {
+	cfg   Config
+	inst  instance
+	log   *slog.Logger
+	host  int // the host's network namespace
+	nl    *netlink.Handle
+	claim *claim
+	mtu   int
+	tasks keyedMutex
+}
+
+var _ agent.Network = (*Network)(nil)
+
+// Open claims a subnet and prepares the host: forwarding, the subnet's gateway address and route, and
+// the nftables table. Tasks of an earlier process are left as they are.
+func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
+	n := &Network{cfg: cfg, inst: instance(cfg.Instance), log: cfg.Logger, host: -1}
+	if err := n.inst.valid(); err != nil {
+		return nil, err
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if n.cfg.PoolDir == "" {
+		n.cfg.PoolDir = "/run/berth/pools"
+	}
+	if n.cfg.Pools == nil {
+		n.cfg.Pools = DefaultPools()
+	}
+	for _, dir := range []string{n.cfg.StateDir, n.namespaces()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the network's directory: %w", err)
+		}
+	}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	path := n.cfg.HostNetNS
+	if path == "" {
+		path = "/proc/self/ns/net"
+	}
+	if n.host, err = openNetNS(path); err != nil {
+		return nil, err
+	}
+	if n.nl, err = netlink.NewHandleAt(netns.NsHandle(n.host), unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	if n.claim, err = n.claimSubnet(n.cfg.Pools); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	failpoint.Hit("network/open/before")
+	if err := n.prepareHost(); err != nil {
+		return nil, err
+	}
+	failpoint.Hit("network/open/after")
+	n.log.Info("task subnet", "subnet", n.claim.subnet, "mtu", n.mtu)
+	return n, nil
+}
+
+// Close gives up the claim; what tasks have stays.
+func (n *Network) Close() error {
+	if n.nl != nil {
+		n.nl.Close()
+	}
+	if n.claim != nil {
+		n.claim.close()
+	}
+	if n.host >= 0 {
+		unix.Close(n.host)
+		n.host = -1
+	}
+	return nil
+}
+
+// Subnet is what this host's tasks get their addresses from.
+func (n *Network) Subnet() netip.Prefix { return n.claim.subnet }
+
+func (n *Network) namespaces() string { return filepath.Join(n.cfg.RunDir, "netns") }
+
+func (n *Network) namespace(taskID string) string { return filepath.Join(n.namespaces(), taskID) }
+
+func (n *Network) prepareHost() error {
+	lo, err := n.nl.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := n.nl.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	gateway := &netlink.Addr{IPNet: ipNet(Gateway(n.claim.subnet)), Label: n.inst.loLabel()}
+	if err := n.nl.AddrReplace(lo, gateway); err != nil {
+		return fmt.Errorf("add the subnet's gateway %v to lo: %w", gateway.IPNet, err)
+	}
+	// What is sent to an address that no task has shall fail here and now, not leave the host. The
+	// route also tells other software that the subnet is taken.
+	if err := n.nl.RouteReplace(n.subnetRoute()); err != nil {
+		return fmt.Errorf("add the route of subnet %v: %w", n.claim.subnet, err)
+	}
+	n.mtu = n.uplinkMTU()
+	if err := inNetNS(n.host, enableForwarding); err != nil {
+		return err
+	}
+	c, err := nftables.New(nftables.WithNetNSFd(n.host))
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	return installRules(c, n.inst, n.claim.subnet)
+}
+
+func (n *Network) subnetRoute() *netlink.Route {
+	p := n.claim.subnet
+	return &netlink.Route{Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN,
+		Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
+}
+
+const forwardingFile = "/proc/sys/net/ipv4/ip_forward"
+
+// enableForwarding writes only when it must: the write alone resets other settings.
+func enableForwarding() error {
+	b, err := os.ReadFile(forwardingFile)
+	if err == nil && strings.TrimSpace(string(b)) != "0" {
+		return nil
+	}
+	if err := os.WriteFile(forwardingFile, []byte("1"), 0); err != nil {
+		return fmt.Errorf("enable IPv4 forwarding: %w", err)
+	}
+	return nil
+}
+
+// uplinkMTU is that of the interface with the default route: with a larger one, what tasks send would
+// have to be fragmented.
+func (n *Network) uplinkMTU() int {
+	const ethernet = 1500
+	routes, err := n.nl.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return ethernet
+	}
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() || r.LinkIndex == 0 {
+			continue
+		}
+		if l, err := n.nl.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().MTU >= 576 {
+			return min(l.Attrs().MTU, 65535)
+		}
+	}
+	return ethernet
+}
+
+// Setup implements agent.Network. What an interrupted Setup left is completed, or removed and made
+// anew. The address must be one of Subnet's; without a MAC address one is derived from it.
+func (n *Network) Setup(ctx context.Context, taskID string, ni *dispatchpb.NetworkInterface) (string, error) {
+	if err := validTask(taskID); err != nil {
+		return "", fmt.Errorf("set up network: %w", err)
+	}
+	defer n.tasks.lock(taskID)()
+	fail := func(err error) (string, error) {
+		return "", fmt.Errorf("set up network of task %s: %w", taskID, err)
+	}
+	nic, err := parseNIC(n.claim.subnet, ni)
+	if err != nil {
+		return fail(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	failpoint.Hit("network/setup/before")
+	path := n.namespace(taskID)
+	ns, inside, err := n.enterNamespace(path)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(ns)
+	defer inside.Close()
+	failpoint.Hit("network/setup/namespace")
+	if err := n.link(taskID, nic, ns, inside); err != nil {
+		return fail(err)
+	}
+	failpoint.Hit("network/setup/after")
+	return path, nil
+}
+
+// enterNamespace opens the namespace at path, making it if there is none, and a netlink socket in it.
+func (n *Network) enterNamespace(path string) (ns int, inside *netlink.Handle, err error) {
+	if ns, err = openNetNS(path); err == nil {
+		if inside, err = netlink.NewHandleAt(netns.NsHandle(ns), unix.NETLINK_ROUTE); err != nil {
+			unix.Close(ns)
+			return -1, nil, fmt.Errorf("open netlink in the namespace: %w", err)
+		}
+		return ns, inside, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return -1, nil, err
+	}
+	err = newNetNS(path, func() (err error) {
+		inside, err = netlink.NewHandle(unix.NETLINK_ROUTE) // a socket stays where it was made
+		return err
+	})
+	if err == nil {
+		ns, err = openNetNS(path)
+	}
+	if err != nil && inside != nil {
+		inside.Close()
+	}
+	return ns, inside, err
+}
+
+// link makes the veth pair and everything on both of its ends.
+func (n *Network) link(taskID string, nic nic, ns int, inside *netlink.Handle) error {
+	lo, err := inside.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find the task's lo: %w", err)
+	}
+	if err := inside.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring the task's lo up: %w", err)
+	}
+	host, eth0, err := n.pair(taskID, nic, ns, inside)
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("network/setup/pair")
+
+	// The host's end, without the route: nothing is sent to the task before it is ready.
+	if host.Attrs().Alias != n.inst.alias(taskID) {
+		if err := n.nl.LinkSetAlias(host, n.inst.alias(taskID)); err != nil {
+			return fmt.Errorf("mark the host's end as ours: %w", err)
+		}
+	}
+	// Who does not know the fixed neighbour, as a sandboxed kernel, gets an answer to its ARP request.
+	if err := n.nl.AddrReplace(host, &netlink.Addr{IPNet: ipNet(router), Scope: unix.RT_SCOPE_LINK}); err != nil {
+		return fmt.Errorf("add address %v to the host's end: %w", router, err)
+	}
+	if err := n.nl.LinkSetUp(host); err != nil {
+		return fmt.Errorf("bring the host's end up: %w", err)
+	}
+	if err := n.nl.NeighSet(neighbour(host, nic.addr, nic.mac)); err != nil {
+		return fmt.Errorf("add the task as neighbour: %w", err)
+	}
+
+	if err := inside.AddrReplace(eth0, &netlink.Addr{IPNet: ipNet(nic.addr)}); err != nil {
+		return fmt.Errorf("add address %v to the task: %w", nic.addr, err)
+	}
+	if err := inside.LinkSetUp(eth0); err != nil {
+		return fmt.Errorf("bring the task's end up: %w", err)
+	}
+	if err := inside.NeighSet(neighbour(eth0, router, routerMAC)); err != nil {
+		return fmt.Errorf("add the router as the task's neighbour: %w", err)
+	}
+	out := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: router.AsSlice(), Flags: int(netlink.FLAG_ONLINK),
+		Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}}
+	if err := inside.RouteReplace(out); err != nil {
+		return fmt.Errorf("add the task's default route: %w", err)
+	}
+
+	in := &netlink.Route{LinkIndex: host.Attrs().Index, Dst: ipNet(nic.addr), Scope: unix.RT_SCOPE_LINK,
+		Src: Gateway(n.claim.subnet).AsSlice(), Protocol: routeProtocol}
+	err = n.nl.RouteAdd(in)
+	if errors.Is(err, unix.EEXIST) {
+		err = n.sameRoute(nic.addr, host.Attrs().Index)
+	}
+	if err != nil {
+		return fmt.Errorf("add the route to %v: %w", nic.addr, err)
+	}
+	return nil
+}
+
+// pair returns the two ends of the task's link. Ends that do not belong together, or are not those of
+// this interface, are made anew.
+func (n *Network) pair(taskID string, nic nic, ns int, inside *netlink.Handle) (host, eth0 netlink.Link, err error) {
+	name := n.inst.link(taskID)
+	host, err = linkByName(n.nl, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	eth0, err = linkByName(inside, "eth0")
+	if err != nil {
+		return nil, nil, err
+	}
+	if host != nil && eth0 != nil {
+		fits, err := fits(inside, host, eth0, nic)
+		if err != nil {
+			return nil, nil, err
+		}
+		if fits {
+			return host, eth0, nil
+		}
+	}
+	if host != nil { // and its other end with it
+		if err := n.nl.LinkDel(host); err != nil {
+			return nil, nil, fmt.Errorf("remove the unfinished link %s: %w", name, err)
+		}
+		if eth0, err = linkByName(inside, "eth0"); err != nil {
+			return nil, nil, err
+		}
+	}
+	if eth0 != nil {
+		return nil, nil, fmt.Errorf("the namespace has an eth0 that is not ours")
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, n.mtu, routerMAC
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerHardwareAddr, veth.PeerMTU = "eth0", nic.mac, uint32(n.mtu)
+	veth.PeerNamespace = netlink.NsFd(ns)
+	if err := n.nl.LinkAdd(veth); err != nil {
+		return nil, nil, fmt.Errorf("make the link %s: %w", name, err)
+	}
+	if eth0, err = inside.LinkByName("eth0"); err != nil {
+		return nil, nil, fmt.Errorf("find the task's end of %s: %w", name, err)
+	}
+	return veth, eth0, nil
+}
+
+// fits tells whether the two are ends of one link that has the interface's addresses, so far.
+func fits(inside *netlink.Handle, host, eth0 netlink.Link, nic nic) (bool, error) {
+	addrs, err := inside.AddrList(eth0, netlink.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Errorf("list the task's addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if !a.IP.Equal(nic.addr.AsSlice()) {
+			return false, nil
+		}
+	}
+	return eth0.Attrs().ParentIndex == host.Attrs().Index && eth0.Attrs().HardwareAddr.String() == nic.mac.String(), nil
+}
+
+// sameRoute is nil if the route to addr that exists is by that link.
+func (n *Network) sameRoute(addr netip.Addr, link int) error {
+	routes, err := n.nl.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: ipNet(addr)}, netlink.RT_FILTER_DST)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.LinkIndex != link {
+			return fmt.Errorf("another interface, number %d, has this address", r.LinkIndex)
+		}
+	}
+	return nil
+}
+
+// Teardown implements agent.Network.
+func (n *Network) Teardown(ctx context.Context, taskID string) error {
+	if err := validTask(taskID); err != nil {
+		return fmt.Errorf("tear down network: %w", err)
+	}
+	defer n.tasks.lock(taskID)()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	failpoint.Hit("network/teardown/before")
+	if err := n.teardown(taskID); err != nil {
+		return fmt.Errorf("tear down network of task %s: %w", taskID, err)
+	}
+	failpoint.Hit("network/teardown/after")
+	return nil
+}
+
+// teardown removes the link first: as long as there is a link, List names the task.
+func (n *Network) teardown(taskID string) error {
+	host, err := linkByName(n.nl, n.inst.link(taskID))
+	if err != nil {
+		return err
+	}
+	if host != nil {
+		if err := n.nl.LinkDel(host); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove link %s: %w", host.Attrs().Name, err)
+		}
+	}
+	failpoint.Hit("network/teardown/link")
+	return removeNetNS(n.namespace(taskID))
+}
+
+// List implements agent.Network. It also names tasks whose Setup or Teardown was interrupted.
+func (n *Network) List(context.Context) ([]string, error) {
+	entries, err := os.ReadDir(n.namespaces())
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	ids := make([]string, 0, len(entries))
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids, nil
+}
+
+// Reset removes all that the instance made on this host, with its claim, and closes n.
+func (n *Network) Reset(ctx context.Context) error {
+	defer n.Close()
+	ids, err := n.List(ctx)
+	errs := []error{err}
+	for _, id := range ids {
+		errs = append(errs, n.Teardown(ctx, id))
+	}
+	links, err := n.nl.LinkList()
+	errs = append(errs, err)
+	for _, l := range links { // whose namespace's file somebody removed
+		if n.inst.owns(l.Attrs().Name, l.Attrs().Alias) {
+			errs = append(errs, n.nl.LinkDel(l))
+		}
+	}
+	c, err := nftables.New(nftables.WithNetNSFd(n.host))
+	if err == nil {
+		err = removeTable(c, n.inst.table())
+	}
+	errs = append(errs, err)
+	if err := n.nl.RouteDel(n.subnetRoute()); err != nil && !errors.Is(err, unix.ESRCH) {
+		errs = append(errs, fmt.Errorf("remove the subnet's route: %w", err))
+	}
+	if lo, err := n.nl.LinkByName("lo"); err == nil {
+		err := n.nl.AddrDel(lo, &netlink.Addr{IPNet: ipNet(Gateway(n.claim.subnet))})
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			errs = append(errs, fmt.Errorf("remove the subnet's gateway: %w", err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("reset network: %w", err) // the claim stays: what is left still uses the subnet
+	}
+	if err := os.Remove(n.memory()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("reset network: %w", err)
+	}
+	os.Remove(n.namespaces())
+	return n.claim.remove()
+}
+
+func ipNet(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}
+}
+
+func neighbour(l netlink.Link, a netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: l.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
+		IP: a.AsSlice(), HardwareAddr: mac}
+}
+
+// linkByName returns nil if there is no such link.
+func linkByName(h *netlink.Handle, name string) (netlink.Link, error) {
+	l, err := h.LinkByName(name)
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find link %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// keyedMutex is a mutex for each key.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[string]*keyLock
+}
+
+type keyLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock returns the function that unlocks.
+func (k *keyedMutex) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[string]*keyLock{}
+	}
+	l := k.held[key]
+	if l == nil {
+		l = &keyLock{}
+		k.held[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(k.held, key)
+		}
+	}
+}
+
+var _ io.Closer = (*Network)(nil)
