@@ -196,7 +196,7 @@ func (e *%[1]s) ErrorShape() *api.Shape { return &%[5]s }
 
 `, g, p.errorCode(n), status, fault, shapeVar(n))
 	}
-	return p.header("", &b, apiPath)
+	return p.header("", &b, "time", apiPath)
 }
 
 // shapeVar keeps the case: sts has shapes that differ in nothing else.
