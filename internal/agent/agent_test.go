@@ -221,8 +221,10 @@ func TestFailuresAreTyped(t *testing.T) {
 			reason:  "ContainerRuntimeTimeoutError: Could not transition to pulled; timed out after waiting 2h0m0s",
 		},
 		"create fails": {
-			arrange: func(w *world) { w.runtime.createErr = func(string) error { return errors.New("no space left on device") } },
-			within:  time.Second, reason: "CannotCreateContainerError: no space left on device",
+			arrange: func(w *world) {
+				w.runtime.createErr = func(string) error { return errors.New("no space left on device") }
+			},
+			within: time.Second, reason: "CannotCreateContainerError: no space left on device",
 		},
 		"create takes for ever": {
 			arrange: func(w *world) { w.hang("create") },
