@@ -25,6 +25,14 @@ func Leaks(id, dataDir string) []string {
 		left = append(left, "directory /run/berth/"+id)
 	}
 	left = append(left, find("mount", mounts(), marks)...)
+	left = append(left, cgroups(func(path string) bool { return strings.Contains(path, id) })...)
+	if addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL); err == nil {
+		for _, a := range addresses {
+			if strings.Contains(a.Label, id) {
+				left = append(left, "address "+a.IPNet.String()+" "+a.Label)
+			}
+		}
+	}
 	tables, err := nftTables()
 	if err != nil {
 		left = append(left, "nftables cannot be listed: "+err.Error())
@@ -57,8 +65,9 @@ func LeakedTaskThings(id, dataDir string) []string {
 		left = append(left, "interfaces cannot be listed: "+err.Error())
 	}
 	for _, l := range links {
-		// An interface's name has 15 characters: the ID may be cut, to no less than six.
-		if name := l.Attrs().Name; strings.Contains(name, id) || len(id) >= 6 && strings.Contains(name, id[:6]) || containsAny(l.Attrs().Alias, marks) {
+		// An interface's name is too short for the whole ID; its alias is not, once it has one.
+		name, alias := l.Attrs().Name, l.Attrs().Alias
+		if containsAny(alias, marks) || alias == "" && len(id) >= 4 && strings.HasPrefix(name, "be"+id[:4]) {
 			left = append(left, "interface "+name)
 		}
 	}
@@ -81,17 +90,18 @@ func LeakedTaskThings(id, dataDir string) []string {
 
 // taskCgroups are the cgroups below the instance's own, in every hierarchy.
 func taskCgroups(id string) []string {
+	return cgroups(func(path string) bool {
+		_, below, found := strings.Cut(path, id+"/")
+		return found && below != ""
+	})
+}
+
+func cgroups(match func(path string) bool) []string {
 	var found []string
 	filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil
-		}
-		if i := strings.Index(path, id); i >= 0 {
-			below := strings.Trim(path[i+len(id):], "/")
-			if below != "" && !strings.HasSuffix(below, ".slice") {
-				found = append(found, "cgroup "+path)
-				return fs.SkipDir
-			}
+		if err == nil && d.IsDir() && match(path) {
+			found = append(found, "cgroup "+path)
+			return fs.SkipDir
 		}
 		return nil
 	})
