@@ -32,6 +32,10 @@ func TestMain(m *testing.M) {
 		crashChild(dir)
 		return
 	}
+	if dir := os.Getenv(fullDiskDirEnv); dir != "" {
+		fullDiskChild(dir)
+		return
+	}
 	code := m.Run()
 	if c := sharedCluster.started; c != nil {
 		c.stop()

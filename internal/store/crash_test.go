@@ -13,7 +13,11 @@ import (
 	"time"
 )
 
-const crashDirEnv = "BERTH_STORE_CRASH_DIR"
+// The test binary is its own child: with one of these set it does not run tests.
+const (
+	crashDirEnv    = "BERTH_STORE_CRASH_DIR"
+	fullDiskDirEnv = "BERTH_STORE_FULL_DISK_DIR"
+)
 
 // crashChild writes until it is killed, and tells each commit after it was acknowledged. Writer w's n-th
 // commit sets its counter to n and adds the row w/n, in one transaction.

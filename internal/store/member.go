@@ -28,6 +28,8 @@ type member struct {
 	client *clientv3.Client
 	lock   *os.File
 
+	full time.Time // when maintain last told that it is full
+
 	failed chan struct{} // closed when the member has stopped by itself
 	once   sync.Once
 	cause  error

@@ -28,6 +28,18 @@ func (s *Snapshot) get(spec *tableSpec, path string) *entry {
 
 func (s *Snapshot) table(spec *tableSpec) *tableState { return s.tables[s.schema.slot(spec)] }
 
+// bytes is about what the rows take in the database.
+func (s *Snapshot) bytes() (n int64) {
+	const overhead = 128 // etcd's and bbolt's, a row
+	for _, t := range s.tables {
+		it := t.rows.Root().Iterator()
+		for _, e, ok := it.Next(); ok; _, e, ok = it.Next() {
+			n += int64(e.size) + overhead
+		}
+	}
+	return n
+}
+
 // schema is the set of tables a store was opened with.
 type schema struct {
 	specs  []*tableSpec
@@ -88,6 +100,7 @@ type entry struct {
 	path        string
 	val         any // *T
 	create, mod int64
+	size        int      // of key and value as stored
 	index       []string // its keys in the table's indexes, each prefixed with the index's number
 }
 
@@ -108,7 +121,9 @@ func newEntry(spec *tableSpec, path string, value []byte, create, mod int64) (*e
 	if err == nil {
 		var val any
 		if val, err = spec.read(value); err == nil {
-			return makeEntry(spec, key, path, val, create, mod), nil
+			e := makeEntry(spec, key, path, val, create, mod)
+			e.size = len(path) + len(value)
+			return e, nil
 		}
 	}
 	var newer *NewerSchemaError

@@ -56,9 +56,10 @@ type Store struct {
 
 	snap atomic.Pointer[Snapshot]
 
-	mu      sync.Mutex
-	moved   chan struct{} // closed and replaced when snap moves
-	changes changeRing
+	mu         sync.Mutex
+	moved      chan struct{} // closed and replaced when snap moves
+	changes    changeRing
+	spaceTried chan struct{} // closed and replaced when maintain has tried to make space
 
 	session  sessionState
 	marks    *markState
@@ -109,6 +110,8 @@ func Open(ctx context.Context, cfg Config, tables ...TableDef) (_ *Store, err er
 		progress: make(chan struct{}, 1),
 		space:    make(chan struct{}, 1),
 		done:     make(chan struct{}),
+
+		spaceTried: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.snap.Store(sc.empty())

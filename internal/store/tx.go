@@ -223,8 +223,9 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (revision int64,
 		if err := s.awaitConflict(ctx, tx); err != nil {
 			return 0, err
 		}
-		if attempt >= queueAfter {
-			if err := sleep(ctx, rand.N(min(time.Millisecond<<(attempt-queueAfter), 50*time.Millisecond))); err != nil {
+		// Other processes do not take turns; chance decides. Waiting long would only let others win.
+		if attempt > queueAfter {
+			if err := sleep(ctx, rand.N(2*time.Millisecond)); err != nil {
 				return 0, err
 			}
 		}
@@ -246,7 +247,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, err error) 
 	}
 	p := s.marks.add(tx)
 	defer s.marks.remove(tx)
-	unsure := false
+	unsure, spaceTries := false, 0
 	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		ops, err := s.operations(ctx, tx)
 		if err != nil {
@@ -275,8 +276,14 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, err error) 
 			}
 			return 0, errConflict
 		case errors.Is(err, rpctypes.ErrNoSpace):
-			s.spaceWanted()
-			return 0, ErrNoSpace
+			// Often it is only history that takes the space.
+			if spaceTries++; s.member == nil || spaceTries > 2 {
+				return 0, ErrNoSpace
+			}
+			if err := s.awaitSpace(ctx); err != nil {
+				return 0, s.outcome(ctx, unsure, err)
+			}
+			continue
 		case errors.Is(err, rpctypes.ErrLeaseNotFound) && tx.session != nil:
 			tx.session.end()
 		case errors.Is(err, rpctypes.ErrTooManyOps), errors.Is(err, rpctypes.ErrRequestTooLarge):

@@ -28,8 +28,17 @@ func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
 	return &slogCore{log: slog.New(c.log.Handler().WithAttrs(attrs(fields)))}
 }
 
+// harmless warnings are not passed on.
+var harmless = map[string]bool{
+	// A member that starts for the first time; tried again seconds later.
+	"Failed to detect schema version":  true,
+	"failed to update storage version": true,
+	// The client's every failed try; what comes of it the store says itself.
+	"retrying of unary invoker failed": true,
+}
+
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.Enabled(e.Level) && !harmless[e.Message] {
 		return ce.AddCore(e, c)
 	}
 	return ce
