@@ -75,9 +75,10 @@ func newNetNS(path string, f func() error) error {
 	}, func() error { return restoreNetNS(own) })
 }
 
-// openNetNS opens the namespace pinned at path. Without one the error is os.ErrNotExist.
+// openNetNS opens the namespace at path: pinned there, or one of the magic links in /proc. Without one
+// the error is os.ErrNotExist.
 func openNetNS(path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open network namespace %s: %w", path, err)
 	}
