@@ -79,7 +79,8 @@ func (c *Client) Logs(ctx context.Context, q LogQuery, line func(LogLine) error)
 // Import sends an image archive and answers the names it was stored under.
 func (c *Client) Import(ctx context.Context, r io.Reader, progress func(agent.ImageProgress)) ([]string, error) {
 	var names []string
-	err := c.stream(ctx, "POST", "/v1/images/import", r, func(e event) error {
+	// Closing is the caller's: an http.Client would close what can be closed.
+	err := c.stream(ctx, "POST", "/v1/images/import", io.NopCloser(r), func(e event) error {
 		if e.Progress != nil {
 			progress(*e.Progress)
 		}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	ecsapi "github.com/berthhq/berth/api/ecs"
+	stsapi "github.com/berthhq/berth/api/sts"
+	"github.com/berthhq/berth/internal/dispatch"
+	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
+	"github.com/berthhq/berth/internal/ecs"
+	"github.com/berthhq/berth/internal/ecs/orchestrator"
+	"github.com/berthhq/berth/internal/ecs/state"
+	"github.com/berthhq/berth/internal/gateway"
+	"github.com/berthhq/berth/internal/gateway/keyring"
+	"github.com/berthhq/berth/internal/instance"
+	"github.com/berthhq/berth/internal/store"
+	"github.com/berthhq/berth/internal/sts"
+)
+
+// settings are what `berth up` was told.
+type settings struct {
+	listen      string // empty: no API, as for a `down` of a Berth that is not running
+	account     string
+	region      string
+	dev         bool
+	registryMap map[string]string
+	profile     bool
+}
+
+// plane is the server's half: state, services, the front door and the hosts' streams.
+type plane struct {
+	store    *store.Store
+	keys     *keyring.Keyring
+	gateway  *gateway.Gateway
+	orch     *orchestrator.Orchestrator
+	dispatch *dispatch.Server
+	hosts    net.Listener
+	api      net.Listener // nil without an API
+	log      *slog.Logger
+}
+
+// rootKey reads the instance's root key.
+func rootKey(in *instance.Instance) (id, secret string, err error) {
+	keys, err := keyring.Open(in.Path("keys"), account(in))
+	if err != nil {
+		return "", "", err
+	}
+	root := keys.Root()
+	return root.AccessKeyID, root.SecretAccessKey, nil
+}
+
+// account is the one the instance was first started with.
+func account(in *instance.Instance) string {
+	if a := in.Settings().Account; a != "" {
+		return a
+	}
+	return defaultAccount
+}
+
+func openPlane(ctx context.Context, in *instance.Instance, set settings, log *slog.Logger) (_ *plane, err error) {
+	p := &plane{log: log}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if set.listen != "" {
+		if err := gateway.CheckListen(set.listen, set.dev); err != nil {
+			return nil, err
+		}
+		// First of all: a port that is taken is the likeliest mistake, and nothing needs undoing yet.
+		if p.api, err = net.Listen("tcp", set.listen); err != nil {
+			return nil, fmt.Errorf("listen for the API: %w", err)
+		}
+	}
+	if p.store, err = store.Open(ctx, store.Config{Dir: in.Path("etcd"), Logger: log.With("room", "store")}, state.Tables()...); err != nil {
+		return nil, fmt.Errorf("open state in %s: %w", in.Path("etcd"), err)
+	}
+	if p.keys, err = keyring.Open(in.Path("keys"), set.account); err != nil {
+		return nil, err
+	}
+	p.orch = orchestrator.New(orchestrator.Config{Store: p.store, ServerID: in.ID, Logger: log.With("room", "orchestrator")})
+	if p.gateway, err = gateway.New(gateway.Config{
+		Account: set.account, Region: set.region, Credentials: p.keys, Dev: set.dev,
+		Log: log.With("room", "gateway"), Health: func(context.Context) error { return p.store.Err() },
+	}); err != nil {
+		return nil, err
+	}
+	ecsService := ecs.New(ecs.Config{
+		Store: p.store, Orchestrator: p.orch, SharedKernelFargate: set.dev, Logger: log.With("room", "ecs"),
+	})
+	if err := errors.Join(
+		p.gateway.Register(gateway.Service{Descriptor: ecsapi.Descriptor, Implementation: ecsService}),
+		p.gateway.Register(gateway.Service{Descriptor: stsapi.Descriptor, Implementation: sts.New(p.keys, set.dev)}),
+	); err != nil {
+		return nil, err
+	}
+	if set.dev {
+		p.gateway.Mount("POST /_berth/reset", p.gateway.Authenticated(p.gateway.Reset(p.orch.Clear)))
+	}
+	p.dispatch = dispatch.New(dispatch.Config{
+		ServerID: in.ID, Assigner: p.orch, Logger: log.With("room", "dispatch"),
+		Reporter: dispatch.APIReporter{ECS: ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")}},
+	})
+	socket := in.Run("dispatch.sock")
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace hosts' socket: %w", err)
+	}
+	if p.hosts, err = net.Listen("unix", socket); err != nil {
+		return nil, fmt.Errorf("listen for hosts: %w", err)
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return nil, fmt.Errorf("protect hosts' socket: %w", err)
+	}
+	return p, nil
+}
+
+// run serves until ctx ends.
+func (p *plane) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.orch.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-p.store.Done():
+			return fmt.Errorf("state: %w", p.store.Err())
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	g.Go(func() error {
+		srv := grpc.NewServer()
+		dispatchpb.RegisterDispatchServer(srv, p.dispatch)
+		stop := context.AfterFunc(ctx, srv.Stop)
+		defer stop()
+		return srv.Serve(p.hosts)
+	})
+	if p.api != nil {
+		g.Go(func() error { return gateway.Serve(ctx, p.api, p.gateway, p.log.With("room", "gateway")) })
+	}
+	return g.Wait()
+}
+
+func (p *plane) close() {
+	if p.api != nil {
+		p.api.Close()
+	}
+	if p.hosts != nil {
+		p.hosts.Close()
+	}
+	if p.store != nil {
+		if err := p.store.Close(); err != nil {
+			p.log.Warn("state was not closed cleanly; it is durable all the same", "error", err)
+		}
+	}
+}
