@@ -1,6 +1,7 @@
 package taskdef
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -77,7 +78,7 @@ func clone(in *ecs.RegisterTaskDefinitionInput) (*ecs.RegisterTaskDefinitionInpu
 }
 
 func measure(in *ecs.RegisterTaskDefinitionInput) ([]byte, error) {
-	raw, err := json.Marshal(in)
+	raw, err := encodeJSON(in)
 	if err != nil {
 		return nil, fmt.Errorf("encode the definition: %w", err)
 	}
@@ -85,6 +86,17 @@ func measure(in *ecs.RegisterTaskDefinitionInput) ([]byte, error) {
 		return nil, clientError("Actual length: '%d'. Max allowed length is '%d' bytes.", len(raw), MaxSize)
 	}
 	return raw, nil
+}
+
+// encodeJSON is json.Marshal without its escapes for HTML, which would count "<" as six bytes.
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // normalize writes in what ECS adds to every definition. It touches nothing that is invalid, so that

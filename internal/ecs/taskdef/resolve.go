@@ -1,7 +1,6 @@
 package taskdef
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,7 +19,7 @@ func Resolve(def *ecs.TaskDefinition, overrides *ecs.TaskOverride) (*ecs.TaskDef
 	if overrides == nil {
 		return def, nil
 	}
-	raw, err := json.Marshal(overrides)
+	raw, err := encodeJSON(overrides)
 	if err != nil {
 		return nil, fmt.Errorf("encode the overrides: %w", err)
 	}
