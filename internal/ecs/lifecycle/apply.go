@@ -57,7 +57,7 @@ func Apply(r Record, rep Report, now time.Time) (Record, bool) {
 	}
 	old := r.Status
 	s := &r.Status
-	s.Containers = slices.Clone(s.Containers)
+	s.Containers = r.Facts.containers(s.Containers)
 	s.Reported = rep.Version
 
 	setTime(&s.ConnectedAt, now)
@@ -99,7 +99,7 @@ func Abandon(r Record, cause Cause, now time.Time) (Record, bool) {
 		return r, false
 	}
 	old := r.Status
-	r.Status.Containers = slices.Clone(r.Status.Containers)
+	r.Status.Containers = r.Facts.containers(r.Status.Containers)
 	if known, ok := r.Stop(); ok {
 		cause = known
 	}

@@ -166,6 +166,15 @@ func TestAbandon(t *testing.T) {
 	}
 }
 
+func TestAStatusWithoutContainersIsFilledIn(t *testing.T) {
+	t.Parallel()
+	r := Record{Facts: web, Status: Status{LastStatus: Pending}}
+	r = apply(t, r, Report{Version: 1, LastStatus: Running}, at(1))
+	if len(r.Status.Containers) != 2 || r.Status.Containers[1].Name != "sidecar" {
+		t.Fatalf("%+v", r.Status)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	member := func(essential, checked bool) Member { return Member{Essential: essential, HasHealthCheck: checked} }

@@ -217,14 +217,24 @@ type Record struct {
 // PENDING without.
 func New(f Facts) Record {
 	f.Containers = slices.Clone(f.Containers)
-	s := Status{LastStatus: Pending, Containers: make([]Container, len(f.Containers))}
+	s := Status{LastStatus: Pending, Containers: f.containers(nil)}
 	if f.OwnInterface {
 		s.LastStatus, s.Attachment = Provisioning, Precreated
 	}
-	for i, m := range f.Containers {
-		s.Containers[i] = Container{Name: m.Name, LastStatus: ContainerPending, Health: Unknown}
-	}
 	return Record{Facts: f, Status: s}
+}
+
+// containers copies what is known into one container for each member, in their order.
+func (f Facts) containers(known []Container) []Container {
+	out := make([]Container, len(f.Containers))
+	for i, m := range f.Containers {
+		if j := slices.IndexFunc(known, func(c Container) bool { return c.Name == m.Name }); j >= 0 {
+			out[i] = known[j]
+		} else {
+			out[i] = Container{Name: m.Name, LastStatus: ContainerPending, Health: Unknown}
+		}
+	}
+	return out
 }
 
 // Version is the task's version as clients see it: 1, and one more with each change that makes an
