@@ -47,8 +47,8 @@ func (g *Gateway) audit(ctx context.Context, e entry) {
 	add("room", e.room)
 	attrs = append(attrs, slog.Int("status", e.status))
 	if e.err != nil {
-		code := "Canceled"
-		if known := api.Error(nil); errors.As(e.err, &known) {
+		code := "Canceled" // the client went away
+		if known := api.Error(nil); errors.As(e.err, &known) && !(ctx.Err() != nil && known.HTTPStatusCode() >= 500) {
 			code = known.ErrorCode()
 		}
 		add("code", code)

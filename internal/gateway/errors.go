@@ -13,12 +13,13 @@ import (
 	"github.com/berthhq/berth/internal/wire"
 )
 
-// speaksQuery tells which family of error codes a service uses.
-func speaksQuery(svc *api.Service) bool {
-	return svc != nil && slices.ContainsFunc(svc.Protocols, func(p api.Protocol) bool {
-		return p == api.AWSQuery || p == api.EC2Query || p == api.RESTXML
-	})
+// isXML tells which family of error codes a protocol uses: those that answer in XML are of the older.
+func isXML(p api.Protocol) bool {
+	return p == api.AWSQuery || p == api.EC2Query || p == api.RESTXML
 }
+
+// speaksXML tells whether a service does, be it beside others.
+func speaksXML(svc *api.Service) bool { return slices.ContainsFunc(svc.Protocols, isXML) }
 
 func models(svc *api.Service, code string) bool {
 	return svc != nil && slices.ContainsFunc(svc.Errors, func(s *api.Shape) bool { return s.Error != nil && s.Error.Code == code })
@@ -30,7 +31,7 @@ func invalid(svc *api.Service, vs []wire.Violation) error {
 	switch {
 	case models(svc, "InvalidParameterException"):
 		code = "InvalidParameterException"
-	case speaksQuery(svc):
+	case speaksXML(svc):
 		code = "ValidationError"
 	}
 	return &api.CommonError{Code: code, Message: wire.ViolationsMessage(vs), Status: http.StatusBadRequest}
@@ -42,7 +43,7 @@ func Denied(c Call) api.Error {
 		Code: "AccessDeniedException", Status: http.StatusBadRequest,
 		Message: fmt.Sprintf("User: %s is not authorized to perform: %s", c.Principal.ARN, c.Action()),
 	}
-	if speaksQuery(c.Service) {
+	if speaksXML(c.Service) {
 		e.Code, e.Status = "AccessDenied", http.StatusForbidden
 	}
 	return e
@@ -52,7 +53,7 @@ func Denied(c Call) api.Error {
 func tooLarge(r *http.Request) api.Error {
 	e := &api.CommonError{Code: "RequestEntityTooLargeException", Status: http.StatusRequestEntityTooLarge,
 		Message: "The request processing fails because of a too large entity."}
-	if fallback(r).Name() == api.AWSQuery {
+	if isXML(fallback(r).Name()) {
 		e.Code = "RequestEntityTooLarge"
 	}
 	return e
@@ -73,12 +74,12 @@ type internal struct {
 
 func (e *internal) Unwrap() error { return e.cause }
 
-// expose turns an error into what may be shown. Every error that is not meant for the caller is
-// logged here, with its stack if it was a panic.
-func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, err error) api.Error {
+// expose turns an error into what may be shown to a caller who speaks p. Every error that is not meant
+// for the caller is logged here, with its stack if it was a panic. svc may be nil.
+func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, p api.Protocol, err error) api.Error {
 	if refused := (*sigv4.Error)(nil); errors.As(err, &refused) {
 		style := sigv4.JSON
-		if speaksQuery(svc) {
+		if isXML(p) {
 			style = sigv4.Query
 		}
 		code, status := refused.Code(style)
@@ -102,9 +103,9 @@ func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, err e
 		attrs = append(attrs, slog.String("service", svc.Package))
 	}
 	level := slog.LevelError
-	switch p := (*panicked)(nil); {
-	case errors.As(err, &p):
-		attrs = append(attrs, slog.Any("panic", p.value), slog.String("stack", string(p.stack)))
+	switch fell := (*panicked)(nil); {
+	case errors.As(err, &fell):
+		attrs = append(attrs, slog.Any("panic", fell.value), slog.String("stack", string(fell.stack)))
 	case ctx.Err() != nil:
 		level = slog.LevelDebug // the caller went away; that its call failed is no news
 		fallthrough

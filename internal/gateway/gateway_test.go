@@ -1,16 +1,19 @@
 package gateway_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -221,32 +224,35 @@ func unescape(xml string) string {
 func TestOversizedBodyIsNotRead(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, nil)
-	for name, announce := range map[string]int64{"announced": 10 << 30, "chunked": -1} {
-		var sent countingReader
-		r, err := http.NewRequest("POST", f.url, &sent)
+	dial := func(header string) (net.Conn, *bufio.Reader) {
+		c, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.ContentLength = announce
-		r.Header.Set("X-Amz-Target", target+"ListClusters")
-		transport := &http.Transport{}
-		response, err := transport.RoundTrip(r)
-		if err != nil {
-			// The server may close while the client still writes; then there is no answer to read.
-			if name == "announced" {
-				t.Logf("%s: %v", name, err)
-			}
-		} else {
-			response.Body.Close()
-			if response.StatusCode != http.StatusRequestEntityTooLarge {
-				t.Errorf("%s: status %d", name, response.StatusCode)
-			}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: "+target+"ListClusters\r\n"+header+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
 		}
-		transport.CloseIdleConnections()
-		if n := sent.n.Load(); n > 16<<20 { // what the kernel's buffers take counts as sent
-			t.Errorf("%s: %d bytes were taken", name, n)
+		return c, bufio.NewReader(c)
+	}
+	refused := func(r *bufio.Reader) {
+		t.Helper()
+		response, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != http.StatusRequestEntityTooLarge || !response.Close {
+			t.Errorf("%s, closing: %v", response.Status, response.Close)
 		}
 	}
+	// Not a byte of the body is sent, and the answer comes all the same.
+	_, r := dial("Content-Length: 10737418240")
+	refused(r)
+	// One byte more than the limit is sent, and no end.
+	c, r := dial("Transfer-Encoding: chunked")
+	go fmt.Fprintf(c, "%x\r\n%s\r\n", gateway.DefaultMaxBody+1, make([]byte, gateway.DefaultMaxBody+1))
+	refused(r)
 }
 
 func TestPresignedIdentity(t *testing.T) {
@@ -416,6 +422,71 @@ func TestRegister(t *testing.T) {
 		if _, err := gateway.New(c); err == nil {
 			t.Errorf("%+v: made", c)
 		}
+	}
+}
+
+// A service may take more than others; what it takes is not taken for them.
+func TestBodyLimitOfAService(t *testing.T) {
+	t.Parallel()
+	keys := newFront(t, nil).keys
+	g, err := gateway.New(gateway.Config{Account: account, Region: region, Credentials: keys, Log: slog.New(slog.DiscardHandler), Dev: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := *ecs.Descriptor
+	wide.Package, wide.TargetPrefix, wide.SigningName = "wide", "Wide", "wide"
+	for _, s := range []gateway.Service{
+		{Descriptor: ecs.Descriptor, Implementation: &fakeECS{}},
+		{Descriptor: &wide, Implementation: &fakeECS{}, MaxBody: 2 * gateway.DefaultMaxBody},
+	} {
+		if err := g.Register(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		prefix string
+		size   int
+		status int
+	}{
+		{target, gateway.DefaultMaxBody, 200}, {target, gateway.DefaultMaxBody + 1, 413},
+		{"Wide.", gateway.DefaultMaxBody + 1, 200}, {"Wide.", 2 * gateway.DefaultMaxBody, 200}, {"Wide.", 2*gateway.DefaultMaxBody + 1, 413},
+	} {
+		body := "{}" + strings.Repeat(" ", c.size-2)
+		r := httptest.NewRequest("POST", "http://localhost/", strings.NewReader(body))
+		r.Header.Set("X-Amz-Target", c.prefix+"ListClusters")
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		if w.Code != c.status {
+			t.Errorf("%s with %d bytes: %d", c.prefix, c.size, w.Code)
+		}
+	}
+}
+
+func TestServeBoundsHeaders(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- gateway.Serve(ctx, l, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
+	r, err := http.NewRequest("GET", "http://"+l.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Long", strings.Repeat("a", 128<<10))
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Error(response.Status)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

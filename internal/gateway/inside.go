@@ -42,11 +42,11 @@ func (i Inside) Invoke(ctx context.Context, op *api.Operation, in any) (any, err
 	start := time.Now()
 	account, region := i.account, i.region
 	by, err := caller.From(ctx)
-	if account == "" {
-		if err != nil {
-			return nil, fmt.Errorf("%s calls %s:%s: it is aimed at no account: %w", i.name, op.Service, op.Name, err)
-		}
+	if account == "" && region == "" && err == nil {
 		account, region = by.AccountID, by.Region
+	}
+	if account == "" || region == "" {
+		return nil, fmt.Errorf("%s calls %s:%s: it is aimed at no account or region", i.name, op.Service, op.Name)
 	}
 	s := i.g.service(op.Service)
 	if s == nil {
@@ -57,7 +57,7 @@ func (i Inside) Invoke(ctx context.Context, op *api.Operation, in any) (any, err
 	out, err := i.g.perform(caller.With(ctx, p), p, s, op, in)
 	line := entry{principal: p, id: p.RequestID, parent: by.RequestID, service: s.Descriptor, op: op, status: op.Status, remote: "inside"}
 	if err != nil {
-		known := i.g.expose(ctx, p.RequestID, s.Descriptor, err)
+		known := i.g.expose(ctx, p.RequestID, s.Descriptor, s.Descriptor.Protocols[0], err)
 		line.status, err = known.HTTPStatusCode(), known
 	}
 	line.err, line.took = err, time.Since(start)

@@ -37,7 +37,7 @@ func (g *Gateway) Mount(pattern string, h http.Handler) {
 // serveRoom serves what is under /_berth/, with a request ID and a line in the audit log.
 func (g *Gateway) serveRoom(w http.ResponseWriter, r *http.Request) {
 	id := uuid.NewString()
-	w.Header()["x-amzn-RequestId"] = []string{id}
+	w.Header().Set("X-Amzn-Requestid", id)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if g.cfg.Dev {
 		if err := guard(r, g.cfg.AllowedHosts); err != nil {
@@ -60,7 +60,7 @@ type roomKey struct{}
 
 // refuse answers in a room, in awsJson's form of errors.
 func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, id string, err error) {
-	known := g.expose(r.Context(), id, nil, err)
+	known := g.expose(r.Context(), id, nil, api.RESTJSON, err)
 	writeJSON(w, known.HTTPStatusCode(), map[string]string{"__type": known.ErrorCode(), "message": known.ErrorMessage(), "requestId": id})
 }
 

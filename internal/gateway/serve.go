@@ -67,26 +67,23 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer takes the steps and encodes what comes of them. The error is only for the audit.
 func (e *exchange) answer() (*wire.Response, error) {
-	err := e.take(steps)
+	response, err := e.take(steps)
 	if err == nil {
-		var response *wire.Response
-		if response, err = e.route.Protocol.EncodeResponse(e.route.Service, e.route.Operation, e.out, e.id); err == nil {
-			return response, nil
-		}
+		return response, nil
 	}
-	known := e.expose(e.r.Context(), e.id, e.route.Service, err)
+	known := e.expose(e.r.Context(), e.id, e.route.Service, e.route.Protocol.Name(), err)
 	return e.route.Protocol.EncodeError(e.route.Service, known, e.id), known
 }
 
-// take takes the steps until one fails. A panic is a failure.
-func (e *exchange) take(steps []func(*exchange) error) (err error) {
+// take takes the steps until one fails, and encodes the output. A panic is a failure.
+func (e *exchange) take(steps []func(*exchange) error) (_ *wire.Response, err error) {
 	defer recovered(&err)
 	for _, step := range steps {
 		if err := step(e); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return e.route.Protocol.EncodeResponse(e.route.Service, e.route.Operation, e.out, e.id)
 }
 
 // guard keeps browsers out of dev mode.
