@@ -247,7 +247,7 @@ func TestSDKSpeaksQuery(t *testing.T) {
 				Credentials: &sts.Credentials{
 					AccessKeyId: api.Ptr("ASIA"), SecretAccessKey: api.Ptr("s"), SessionToken: api.Ptr("t"), Expiration: &expires,
 				},
-				PackedPolicySize: api.Ptr(int32(6)),
+				SourceIdentity: api.Ptr("<me>"),
 			}, answer
 		},
 	}})
@@ -279,7 +279,7 @@ func TestSDKSpeaksQuery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !out.Credentials.Expiration.Equal(expires) || aws.ToString(out.Credentials.SessionToken) != "t" || aws.ToInt32(out.PackedPolicySize) != 6 {
+	if !out.Credentials.Expiration.Equal(expires) || aws.ToString(out.Credentials.SessionToken) != "t" || aws.ToString(out.SourceIdentity) != "<me>" {
 		t.Errorf("AssumeRole answered %+v", out)
 	}
 	if api.Value(assumed.RoleSessionName) != "s & é=+ " || api.Value(assumed.DurationSeconds) != 900 || len(assumed.Tags) != 11 {

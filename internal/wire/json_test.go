@@ -293,7 +293,7 @@ func fill(t *rapid.T, v reflect.Value, s *api.Shape, depth int) {
 		setFloat(v, rapid.Float64Range(-math.MaxFloat64, math.MaxFloat64).Draw(t, "double"))
 	case api.Timestamp:
 		// Not the zero time, which encoding/json's omitzero takes for absent.
-		setTime(v, time.UnixMilli(rapid.Int64Range(minTime.UnixMilli()+1, maxTime.UnixMilli()).Draw(t, "time")).UTC())
+		setTime(v, time.UnixMilli(rapid.Int64Range(minTime+1, maxTime).Draw(t, "time")).UTC())
 	case api.Blob:
 		v.SetBytes(rapid.SliceOf(rapid.Byte()).Draw(t, "blob"))
 	case api.Any:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -23,7 +22,7 @@ type jsonDecoder struct {
 // budget counts what decoding allocates.
 type budget struct{ spent uintptr }
 
-var errTooLarge = errors.New("The request holds too many values")
+var errTooLarge = inputError("The request holds too many values")
 
 func (b *budget) spend(n uintptr) error {
 	if b.spent += n; b.spent > MaxDecoded {
@@ -50,17 +49,17 @@ func (d *jsonDecoder) document(v reflect.Value, s *api.Shape) error {
 func (d *jsonDecoder) mismatch(want string) error {
 	switch c := d.peek(); {
 	case c == '{':
-		return errors.New("Start of structure or map found where not expected.")
+		return inputError("Start of structure or map found where not expected.")
 	case c == '[':
-		return errors.New("Start of list found where not expected")
+		return inputError("Start of list found where not expected")
 	case c == '"':
-		return fmt.Errorf("STRING_VALUE can not be converted to %s", want)
+		return inputErrorf("STRING_VALUE can not be converted to %s", want)
 	case c == 't':
-		return fmt.Errorf("TRUE_VALUE can not be converted to %s", want)
+		return inputErrorf("TRUE_VALUE can not be converted to %s", want)
 	case c == 'f':
-		return fmt.Errorf("FALSE_VALUE can not be converted to %s", want)
+		return inputErrorf("FALSE_VALUE can not be converted to %s", want)
 	case c == '-' || c-'0' < 10:
-		return fmt.Errorf("NUMBER_VALUE can not be converted to %s", want)
+		return inputErrorf("NUMBER_VALUE can not be converted to %s", want)
 	}
 	return d.unexpected()
 }
@@ -186,7 +185,7 @@ func (d *jsonDecoder) structure(v reflect.Value, s *api.Shape) error {
 		}
 	}
 	if s.Union && set > 1 {
-		return fmt.Errorf("Union %s has more than one member", s.Name)
+		return inputErrorf("Union %s has more than one member", s.Name)
 	}
 	return nil
 }
@@ -232,7 +231,7 @@ func (d *jsonDecoder) list(v reflect.Value, s *api.Shape) error {
 			return nil
 		}
 		if d.peek() == 'n' {
-			return errors.New("Null found in a list")
+			return inputError("Null found in a list")
 		}
 		if err := d.budget.spend(size); err != nil {
 			return err
@@ -267,7 +266,7 @@ func (d *jsonDecoder) mapping(v reflect.Value, s *api.Shape) error {
 		}
 		name := string(key)
 		if d.peek() == 'n' {
-			return errors.New("Null found in a map")
+			return inputError("Null found in a map")
 		}
 		if err := d.budget.spend(size); err != nil {
 			return err
@@ -299,12 +298,12 @@ func (d *jsonDecoder) integer(v reflect.Value, kind api.Kind) error {
 		f, err = strconv.ParseFloat(string(text), 64)
 		limit := math.Ldexp(1, bits-1)
 		if err != nil || f != math.Trunc(f) || f < -limit || f >= limit {
-			return fmt.Errorf("NUMBER_VALUE can not be converted to %s", want)
+			return inputErrorf("NUMBER_VALUE can not be converted to %s", want)
 		}
 		n = int64(f)
 	}
 	if err != nil {
-		return fmt.Errorf("NUMBER_VALUE is out of range of %s", want)
+		return inputErrorf("NUMBER_VALUE is out of range of %s", want)
 	}
 	setInt(v, n)
 	return nil
@@ -322,7 +321,7 @@ func (d *jsonDecoder) float(v reflect.Value, c byte) error {
 		}
 		f, ok := specialFloat(string(b))
 		if !ok {
-			return errors.New("STRING_VALUE can not be converted to a Double")
+			return inputError("STRING_VALUE can not be converted to a Double")
 		}
 		setFloat(v, f)
 		return nil
@@ -336,7 +335,7 @@ func (d *jsonDecoder) float(v reflect.Value, c byte) error {
 	}
 	f, err := strconv.ParseFloat(string(text), bits)
 	if err != nil {
-		return errors.New("NUMBER_VALUE is out of range of a Double")
+		return inputError("NUMBER_VALUE is out of range of a Double")
 	}
 	setFloat(v, f)
 	return nil
@@ -375,7 +374,7 @@ func decodeBase64(b []byte) ([]byte, error) {
 	out := make([]byte, base64.StdEncoding.DecodedLen(len(b)))
 	n, err := base64.StdEncoding.Decode(out, b)
 	if err != nil {
-		return nil, errors.New("Invalid base64 in a blob")
+		return nil, inputError("Invalid base64 in a blob")
 	}
 	return out[:n], nil
 }

@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"errors"
-	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -15,14 +13,12 @@ type jsonReader struct {
 	scratch []byte
 }
 
-// These reach the client as AWS's messages do, hence the capitals.
 var (
-	errJSONEnd     = errors.New("Unexpected end of input")
-	errJSONDepth   = fmt.Errorf("The request nests deeper than %d levels", MaxDepth)
-	errJSONUTF8    = errors.New("Invalid UTF-8 in a string")
-	errJSONControl = errors.New("Control character in a string")
-	errJSONEscape  = errors.New("Invalid escape in a string")
-	errJSONNumber  = errors.New("Invalid number")
+	errJSONEnd     = inputError("Unexpected end of input")
+	errJSONUTF8    = inputError("Invalid UTF-8 in a string")
+	errJSONControl = inputError("Control character in a string")
+	errJSONEscape  = inputError("Invalid escape in a string")
+	errJSONNumber  = inputError("Invalid number")
 )
 
 func (r *jsonReader) skipSpace() {
@@ -50,9 +46,9 @@ func (r *jsonReader) unexpected() error {
 		return errJSONEnd
 	}
 	if c := r.data[r.pos]; c >= ' ' && c < 0x7f {
-		return fmt.Errorf("Unexpected character '%c' at byte %d", c, r.pos)
+		return inputErrorf("Unexpected character '%c' at byte %d", c, r.pos)
 	}
-	return fmt.Errorf("Unexpected character at byte %d", r.pos)
+	return inputErrorf("Unexpected character at byte %d", r.pos)
 }
 
 func (r *jsonReader) expect(c byte) error {
@@ -69,7 +65,7 @@ func (r *jsonReader) enter(open byte) error {
 		return err
 	}
 	if r.depth++; r.depth > MaxDepth {
-		return errJSONDepth
+		return errDepth()
 	}
 	return nil
 }

@@ -89,3 +89,13 @@ func mediaType(h http.Header) string {
 	}
 	return ct
 }
+
+// inputError is what is wrong with an input, in the words the client is told: AWS's own where they are
+// known, hence the capitals.
+type inputError string
+
+func (e inputError) Error() string { return string(e) }
+
+func inputErrorf(format string, args ...any) error { return inputError(fmt.Sprintf(format, args...)) }
+
+func errDepth() error { return inputErrorf("The request nests deeper than %d levels", MaxDepth) }

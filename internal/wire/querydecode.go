@@ -2,8 +2,6 @@ package wire
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -26,8 +24,8 @@ type queryDecoder struct {
 type formField struct{ key, value string }
 
 var (
-	errQueryEscape = errors.New("Invalid URL escape in the request")
-	errQueryUTF8   = errors.New("Invalid UTF-8 in the request")
+	errQueryEscape = inputError("Invalid URL escape in the request")
+	errQueryUTF8   = inputError("Invalid UTF-8 in the request")
 )
 
 func decodeQuery(v reflect.Value, s *api.Shape, r *http.Request, body []byte) error {
@@ -69,7 +67,7 @@ func (d *queryDecoder) search(key string) int {
 // structure reads the members; prefix is "" or ends in a dot.
 func (d *queryDecoder) structure(v reflect.Value, s *api.Shape, prefix string) error {
 	if d.depth++; d.depth > MaxDepth {
-		return errJSONDepth
+		return errDepth()
 	}
 	defer func() { d.depth-- }()
 	for i := range s.Members {
@@ -107,7 +105,7 @@ func (d *queryDecoder) member(v reflect.Value, m *api.Member, key string) error 
 		return nil
 	}
 	if err := setText(v, m, text); err != nil {
-		return fmt.Errorf("%w: %s", err, clip(key, 128))
+		return inputErrorf("%v: %s", err, clip(key, 128))
 	}
 	return nil
 }
@@ -165,7 +163,7 @@ func (d *queryDecoder) mapping(v reflect.Value, m *api.Member, key string) error
 		entry := base + "." + strconv.Itoa(index) + "."
 		k, ok := d.at(entry + keyName)
 		if !ok {
-			return fmt.Errorf("Map entry without a key: %s", clip(entry, 128))
+			return inputErrorf("Map entry without a key: %s", clip(entry, 128))
 		}
 		if err := d.budget.spend(typ.Size() + 16); err != nil {
 			return err
@@ -189,7 +187,7 @@ func (d *queryDecoder) indexes(base string) ([]int, error) {
 		text, _, _ := strings.Cut(f.key[len(prefix):], ".")
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || text[0] == '+' || text[0] == '0' {
-			return nil, fmt.Errorf("Invalid index in %s", clip(f.key, 128))
+			return nil, inputErrorf("Invalid index in %s", clip(f.key, 128))
 		}
 		if len(out) == 0 || out[len(out)-1] != n {
 			out = append(out, n)
@@ -211,7 +209,7 @@ func setText(v reflect.Value, m *api.Member, text string) error {
 		case strings.EqualFold(text, "false"):
 			setBool(v, false)
 		default:
-			return errors.New("Value is not a boolean")
+			return inputError("Value is not a boolean")
 		}
 	case api.Integer, api.Long:
 		bits := 64
@@ -220,14 +218,14 @@ func setText(v reflect.Value, m *api.Member, text string) error {
 		}
 		n, err := strconv.ParseInt(text, 10, bits)
 		if err != nil {
-			return errors.New("Value is not an integer in range")
+			return inputError("Value is not an integer in range")
 		}
 		setInt(v, n)
 	case api.Float, api.Double:
 		f, ok := specialFloat(text)
 		if !ok {
 			if strings.Trim(text, "0123456789+-.eE") != "" { // ParseFloat takes hexadecimal and "inf" too
-				return errors.New("Value is not a number")
+				return inputError("Value is not a number")
 			}
 			bits := 64
 			if m.Shape.Kind == api.Float {
@@ -235,7 +233,7 @@ func setText(v reflect.Value, m *api.Member, text string) error {
 			}
 			var err error
 			if f, err = strconv.ParseFloat(text, bits); err != nil {
-				return errors.New("Value is not a number in range")
+				return inputError("Value is not a number in range")
 			}
 		}
 		setFloat(v, f)
@@ -252,7 +250,7 @@ func setText(v reflect.Value, m *api.Member, text string) error {
 		}
 		v.SetBytes(blob)
 	default:
-		return errors.New("The protocol cannot carry this value")
+		return inputError("The protocol cannot carry this value")
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"errors"
 	"math"
 	"reflect"
 	"strconv"
@@ -118,19 +117,19 @@ func appendFloat(b []byte, f float64, bits int) []byte {
 	return strconv.AppendFloat(b, f, format, -1, bits)
 }
 
-var errTime = errors.New("Invalid timestamp")
+var errTime = inputError("Invalid timestamp")
 
-// The years that every format can write.
-var (
-	minTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
-	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)
+// The years 1 to 9999, which every format can write, in milliseconds since the epoch.
+const (
+	minTime = -62135596800_000
+	maxTime = 253402300799_999
 )
 
 // parseEpoch reads seconds since the epoch, to the millisecond, which is as fine as AWS keeps time.
 func parseEpoch(s string) (time.Time, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	ms := math.Round(f * 1000)
-	if err != nil || !(ms >= float64(minTime.UnixMilli()) && ms <= float64(maxTime.UnixMilli())) {
+	if err != nil || !(ms >= minTime && ms <= maxTime) {
 		return time.Time{}, errTime
 	}
 	return time.UnixMilli(int64(ms)).UTC(), nil
@@ -141,7 +140,7 @@ func parseTime(s string) (time.Time, error) {
 	for _, layout := range [...]string{time.RFC3339Nano, "2006-01-02T15:04:05", time.RFC1123, "20060102T150405Z"} {
 		if t, err := time.Parse(layout, s); err == nil {
 			t = t.UTC().Truncate(time.Millisecond)
-			if t.Before(minTime) || t.After(maxTime) {
+			if ms := t.UnixMilli(); ms < minTime || ms > maxTime {
 				return time.Time{}, errTime
 			}
 			return t, nil
