@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -158,34 +159,64 @@ func reply(w http.ResponseWriter, v any, err error) {
 	json.NewEncoder(w).Encode(v)
 }
 
+// errEnded is what a stream says that has ended.
+var errEnded = errors.New("the answer has ended")
+
+// flushDelay is how long an event may wait for others before it goes out: not long for a person, long
+// enough that a million lines are not a million packets.
+const flushDelay = 20 * time.Millisecond
+
 // stream sends events as they come, from any goroutine.
 type stream struct {
-	mu  sync.Mutex
-	enc *json.Encoder
-	rc  *http.ResponseController
+	mu    sync.Mutex
+	buf   *bufio.Writer
+	enc   *json.Encoder
+	rc    *http.ResponseController
+	timer *time.Timer // nil: nothing waits
+	err   error       // of the first write that failed
 }
 
 func newStream(rw http.ResponseWriter) *stream {
 	rw.Header().Set("Content-Type", "application/jsonl")
 	rw.WriteHeader(http.StatusOK)
-	s := &stream{enc: json.NewEncoder(rw), rc: http.NewResponseController(rw)}
-	s.rc.Flush()
+	s := &stream{buf: bufio.NewWriterSize(rw, 64<<10), rc: http.NewResponseController(rw)}
+	s.enc = json.NewEncoder(s.buf)
+	s.err = s.rc.Flush()
 	return s
 }
 
 func (s *stream) send(e event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.enc.Encode(e); err != nil {
-		return err
+	if s.err == nil {
+		s.err = s.enc.Encode(e)
 	}
-	return s.rc.Flush()
+	if s.err == nil && s.timer == nil {
+		s.timer = time.AfterFunc(flushDelay, s.flush)
+	}
+	return s.err
+}
+
+func (s *stream) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timer = nil
+	if s.err == nil {
+		s.err = errors.Join(s.buf.Flush(), s.rc.Flush())
+	}
 }
 
 func (s *stream) end(err error) {
+	last := event{Done: true}
 	if err != nil {
-		s.send(event{Error: err.Error()})
-		return
+		last = event{Error: err.Error()}
 	}
-	s.send(event{Done: true})
+	s.send(last)
+	s.mu.Lock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	// A timer that has fired already finds an error instead of a writer that is no longer there.
+	s.err = errors.Join(s.err, s.buf.Flush(), s.rc.Flush(), errEnded)
+	s.mu.Unlock()
 }

@@ -117,6 +117,9 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	if err != nil {
 		return none, err
 	}
+	if err := unsupported(effective); err != nil {
+		return none, err
+	}
 	need, err := taskdef.RequirementsOf(effective)
 	if err != nil {
 		return none, err

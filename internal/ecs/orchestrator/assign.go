@@ -196,10 +196,26 @@ func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
 	cluster, _ := state.SplitTaskKey(key)
 	for i, def := range effective.ContainerDefinitions {
 		c := container(&def)
+		c.Mounts = mounts(effective.Volumes, def.MountPoints)
 		c.Arn = state.ARN(key.Scope, "container", cluster, spec.ID, spec.Containers[i].ID)
 		t.Containers = append(t.Containers, c)
 	}
 	return t, nil
+}
+
+// mounts finds the host directories behind a container's mount points.
+func mounts(volumes []ecs.Volume, points []ecs.MountPoint) []*dispatchpb.Mount {
+	var out []*dispatchpb.Mount
+	for _, p := range points {
+		for _, v := range volumes {
+			if api.Value(v.Name) == api.Value(p.SourceVolume) && v.Host != nil {
+				out = append(out, &dispatchpb.Mount{
+					Source: api.Value(v.Host.SourcePath), Target: api.Value(p.ContainerPath), ReadOnly: api.Value(p.ReadOnly),
+				})
+			}
+		}
+	}
+	return out
 }
 
 // container translates one container definition.
