@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -224,6 +223,3 @@ func runcBinary(b *bench) string {
 	}
 	return file
 }
-
-// interrupted tells whether the run is over.
-func (b *bench) interrupted() bool { return errors.Is(b.ctx.Err(), context.Canceled) }

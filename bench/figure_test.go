@@ -1,0 +1,45 @@
+package main
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		figure  Figure
+		verdict string
+	}{
+		{Figure{Value: 10, Bar: Bar{Most: 10}}, "holds"},
+		{Figure{Value: 10.1, Bar: Bar{Most: 10}}, "short"},
+		{Figure{Value: 5000, Bar: Bar{Least: 5000}}, "holds"},
+		{Figure{Value: 4999, Bar: Bar{Least: 5000}}, "short"},
+		{Figure{Value: 100, Peer: "it", PeerValue: 50, Bar: Bar{Most: 1.6}}, "short"},
+		{Figure{Value: 100, Peer: "it", PeerValue: 25, Bar: Bar{Least: 4}}, "holds"},
+		{Figure{Value: 100, Peer: "it", Bar: Bar{Least: 4}}, "short"}, // the peer gave nothing to compare with
+		{Figure{Value: math.NaN(), Bar: Bar{Most: 1}}, "short"},
+		{Figure{Value: 1}, ""},
+	} {
+		if c.figure.judge(); c.figure.Verdict != c.verdict {
+			t.Errorf("%+v: want %q", c.figure, c.verdict)
+		}
+	}
+}
+
+func TestShortAndQuantile(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[float64]string{0: "0", 0.25: "0.25", 1: "1", 1.6: "1.6", 73.149: "73.1", 12345.6: "12346"} {
+		if got := short(v); got != want {
+			t.Errorf("short(%v) is %s, want %s", v, got, want)
+		}
+	}
+	all := []time.Duration{5 * time.Millisecond, time.Millisecond, 3 * time.Millisecond}
+	if got := quantile(all, 0.5); got != 3 {
+		t.Errorf("median %v", got)
+	}
+	if got := quantile(all, 0.99); got != 5 {
+		t.Errorf("p99 %v", got)
+	}
+}
