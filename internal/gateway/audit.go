@@ -14,6 +14,7 @@ import (
 // inputs and outputs hold secrets.
 type entry struct {
 	principal caller.Principal
+	claimed   string // the access key of a request that was not authenticated
 	id        string
 	parent    string // the request being served when this one was made from inside
 	service   *api.Service
@@ -36,6 +37,7 @@ func (g *Gateway) audit(ctx context.Context, e entry) {
 	add("parent", e.parent)
 	add("principal", e.principal.ARN)
 	add("accessKeyId", e.principal.AccessKeyID)
+	add("claimedAccessKeyId", e.claimed)
 	add("account", e.principal.AccountID)
 	add("region", e.principal.Region)
 	if e.service != nil {

@@ -74,6 +74,9 @@ func isAccount(s string) bool {
 // root. A page of another origin shows in Origin or Sec-Fetch-Site; one that had its own name resolve
 // to this machine (DNS rebinding) shows in Host.
 func guard(r *http.Request, allowed []string) error {
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && !local.IP.IsLoopback() {
+		return guarded("dev mode serves loopback only") // whatever it was made to listen on
+	}
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

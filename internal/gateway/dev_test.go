@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -130,6 +132,21 @@ func TestCheckListen(t *testing.T) {
 	}
 	if err := gateway.CheckListen("0.0.0.0:4566", false); err != nil {
 		t.Error(err)
+	}
+}
+
+// Should dev mode be made to listen elsewhere all the same, it serves nobody there.
+func TestDevServesLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	g := bare(t, true)
+	for ip, status := range map[string]int{"127.0.0.1": 200, "::1": 200, "192.0.2.1": 403, "0.0.0.0": 403} {
+		r := httptest.NewRequest("GET", "http://localhost/_berth/health", nil)
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(ip), Port: 4566}))
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		if w.Code != status {
+			t.Errorf("%s: %d", ip, w.Code)
+		}
 	}
 }
 

@@ -302,7 +302,7 @@ func TestAudit(t *testing.T) {
 		ok["region"] != region || ok["account"] != account || ok["requestId"] != f.ecs.lastCaller().RequestID || ok["code"] != nil {
 		t.Errorf("%v", ok)
 	}
-	if refused["principal"] != nil || refused["code"] != "UnrecognizedClientException" || refused["status"] != 400.0 || refused["operation"] != "ListClusters" {
+	if refused["principal"] != nil || refused["code"] != "UnrecognizedClientException" || refused["claimedAccessKeyId"] != "AKIAIOSFODNN7EXAMPLE" || refused["status"] != 400.0 || refused["operation"] != "ListClusters" {
 		t.Errorf("%v", refused)
 	}
 }

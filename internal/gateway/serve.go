@@ -59,10 +59,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if sent := response.Write(w); sent != nil && err == nil {
 		err = context.Canceled
 	}
-	g.audit(r.Context(), entry{
+	line := entry{
 		principal: e.principal, id: e.id, service: e.route.Service, op: e.route.Operation,
 		status: response.Status, err: err, took: time.Since(start), remote: r.RemoteAddr,
-	})
+	}
+	if e.principal.ARN == "" {
+		line.claimed, _, _ = sigv4.Claim(r)
+	}
+	g.audit(r.Context(), line)
 }
 
 // answer takes the steps and encodes what comes of them. The error is only for the audit.

@@ -276,6 +276,23 @@ func TestNormalizedPath(t *testing.T) {
 	}
 }
 
+// Old signers give the time in Date, and with it the day of the scope.
+func TestDateHeader(t *testing.T) {
+	t.Parallel()
+	want := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for value, ok := range map[string]bool{
+		"20260304T050607Z": true, "Wed, 04 Mar 2026 05:06:07 GMT": true, "2026-03-04T05:06:07Z": false, "": false,
+	} {
+		got, err := headerTime(http.Header{"Date": {value}})
+		if (err == nil) != ok || ok && !got.Equal(want) {
+			t.Errorf("%q: %v, %v", value, got, err)
+		}
+	}
+	if got, err := headerTime(http.Header{"Date": {"Wed, 04 Mar 2020 05:06:07 GMT"}, "X-Amz-Date": {"20260304T050607Z"}}); err != nil || !got.Equal(want) {
+		t.Errorf("X-Amz-Date does not prevail: %v, %v", got, err)
+	}
+}
+
 func TestCodes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
