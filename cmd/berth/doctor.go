@@ -1,11 +1,115 @@
 package main
 
 import (
-	"log/slog"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/berthhq/berth/internal/agent/network"
+	"github.com/berthhq/berth/internal/awsprofile"
+	"github.com/berthhq/berth/internal/instance"
 )
 
-func preflight(*cobra.Command, *slog.Logger) error { return nil }
+// finding is one thing to know before Berth runs on this host.
+type finding struct {
+	kind string // missing, change or warning
+	what string
+	why  string
+}
 
-func doctorCommand(*options) *cobra.Command { return &cobra.Command{Use: "doctor"} }
+const (
+	isMissing = string(network.Missing)
+	isChange  = string(network.Change)
+)
+
+func doctorCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "List what this host lacks, and what Berth will change on it, and why",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			findings, err := examine(c.Context(), o, true)
+			if err != nil {
+				return err
+			}
+			if len(findings) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "ok       nothing is missing and nothing will be changed")
+			}
+			return tell(c.OutOrStdout(), findings)
+		},
+	}
+}
+
+// preflight is the doctor before `up`: it stops at what is missing, and is silent about what Berth has
+// changed on this host before.
+func preflight(ctx context.Context, o *options, profile bool, w io.Writer) error {
+	findings, err := examine(ctx, o, profile)
+	if err != nil {
+		return err
+	}
+	_, known := instance.Peek(o.dataDir)
+	var say []finding
+	for _, f := range findings {
+		if f.kind != isChange || errors.Is(known, instance.ErrNone) {
+			say = append(say, f)
+		}
+	}
+	return tell(w, say)
+}
+
+// tell prints findings, and fails if something is missing.
+func tell(w io.Writer, findings []finding) error {
+	missing := 0
+	for _, f := range findings {
+		if f.kind == isMissing {
+			missing++
+		}
+		fmt.Fprintf(w, "%-8s %s\n         %s\n", f.kind, f.what, f.why)
+	}
+	if missing > 0 {
+		return fmt.Errorf("%d things are missing on this host: see above", missing)
+	}
+	return nil
+}
+
+func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
+	if os.Geteuid() != 0 {
+		return []finding{{isMissing, "root", "containers, networks and cgroups are made by root: run it with sudo"}}, nil
+	}
+	id, runDir := "00000000", "/run/berth"
+	var findings []finding
+	in, err := instance.Peek(o.dataDir)
+	switch {
+	case err == nil:
+		id, runDir = in.ID, in.RunDir
+	case errors.Is(err, instance.ErrNone):
+		findings = append(findings, finding{isChange, "the directory " + o.dataDir + " is made",
+			"state, images, keys and what containers write are kept there; `berth reset --yes` removes it"})
+	default:
+		return nil, err
+	}
+	net, err := network.Doctor(ctx, network.Config{Instance: id, StateDir: filepath.Join(o.dataDir, "network"), RunDir: runDir})
+	if err != nil {
+		return nil, fmt.Errorf("examine the network: %w", err)
+	}
+	for _, f := range net {
+		findings = append(findings, finding{string(f.Kind), f.What, f.Why})
+	}
+	if !profile {
+		return findings, nil
+	}
+	home, err := awsprofile.Invoker()
+	if err != nil {
+		return append(findings, finding{"warning", "no home directory", err.Error()}), nil
+	}
+	if awsprofile.Exists(home) {
+		return findings, nil
+	}
+	return append(findings, finding{isChange, "an AWS profile named " + awsprofile.Name + " is added in " + filepath.Join(home.Dir, ".aws"),
+		"so that AWS tools find this Berth; profiles that are there are not altered; --no-aws-profile leaves it out"}), nil
+}

@@ -34,7 +34,7 @@ func upCommand(o *options) *cobra.Command {
 			if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(set.account) {
 				return fmt.Errorf("--account: %q is not 12 digits", set.account)
 			}
-			if err := preflight(c, log); err != nil {
+			if err := preflight(c.Context(), o, set.profile, c.ErrOrStderr()); err != nil {
 				return err
 			}
 			in, err := instance.Hold(o.dataDir)

@@ -85,6 +85,18 @@ func (p Profile) files(h Home) []file {
 	}
 }
 
+// Exists tells whether either file has a profile of the name, whoever wrote it.
+func Exists(h Home) bool {
+	for _, f := range (Profile{}).files(h) {
+		if raw, err := os.ReadFile(f.path); err == nil {
+			if start, _ := section(raw, f.header); start >= 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Add writes the profile, unless either file has one of its name.
 func Add(h Home, p Profile) (Result, error) {
 	same := 0
