@@ -239,6 +239,13 @@ func TestAttachReadDetach(t *testing.T) {
 	}
 }
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 const drainLimitForTest = 3 * time.Second // generous: machines are busy
 
 // The logger process is killed again and again while a container writes; every line arrives once.
@@ -341,18 +348,23 @@ func TestDetachIsBounded(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	noisy := f.attach(t, "task2", "noisy", "c2")
-	stop := make(chan struct{})
-	defer close(stop)
+	fd := int(noisy.out.Fd())
+	must(t, unix.SetNonblock(fd, true))
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(stopped)
 		for {
 			select {
 			case <-stop:
 				return
 			default:
-				unix.SetNonblock(int(noisy.out.Fd()), true)
-				noisy.out.WriteString("still here\n")
+				unix.Write(fd, []byte("still here\n"))
 			}
 		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
@@ -522,6 +534,17 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal("the container is blocked")
 	}
 	os.Remove(ballast)
+	// It finds out when it tries again; what is written until then is lost too.
+	written := 0
+	for seen := false; !seen; {
+		if t.Context().Err() != nil {
+			t.Fatal("output is not taken again")
+		}
+		a.out.WriteString("again\n")
+		written += len("again\n")
+		last := f.read(t, agent.OutputQuery{TaskID: "task1", Tail: 1})
+		seen = len(last) > 0 && string(last[len(last)-1].Text) == "again"
+	}
 	a.out.WriteString("the end\n")
 	a.close()
 	f.detach(t, "c1")
@@ -539,7 +562,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		size += len(l.Text) + 1
 	}
-	total := len("the end\n")
+	total := written + len("the end\n")
 	for i := range lines {
 		total += len(numbered(i))
 	}

@@ -34,30 +34,65 @@ func (o *Output) ensure(ctx context.Context) error {
 	defer o.starting.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	hello, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpHello})
-	if err == nil && hello.Protocol == process.Protocol && hello.Build == o.cfg.Build {
-		return nil
+	for try := 1; ; try++ {
+		hello, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpHello})
+		if err == nil && hello.Protocol == process.Protocol && hello.Build == o.cfg.Build {
+			return nil
+		}
+		if err == nil {
+			o.log.Info("the logger process is of another build and hands over", "pid", hello.PID)
+			if err := o.exit(ctx); err != nil {
+				return err
+			}
+		}
+		if err = o.start(ctx); err == nil {
+			return nil
+		}
+		// One that a Berth before us started may have been faster to the lock than ours: ask it.
+		if try == 3 || ctx.Err() != nil {
+			return err
+		}
 	}
-	if err == nil {
-		o.log.Info("the logger process is of another build and hands over", "pid", hello.PID)
-	}
-	if err := o.exit(ctx); err != nil {
-		return err
-	}
-	return o.start(ctx)
 }
 
 // exit has the process end, if there is one, and waits until it has.
 func (o *Output) exit(ctx context.Context) error {
-	_, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpExit})
+	hello, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpHello})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil // the lock tells the rest
 	}
-	// However it answered: it has ended when its lock is free.
-	if err := process.AwaitEnd(ctx, o.paths.Lock()); err != nil {
-		return fmt.Errorf("the logger process does not end: %w", err)
+	if err != nil {
+		return fmt.Errorf("the logger process does not answer: %w", err)
+	}
+	pid, err := unix.PidfdOpen(hello.PID, 0)
+	if err == nil {
+		defer unix.Close(pid)
+		// However it answers: what counts is that it ends.
+		process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpExit})
+		err = awaitEnd(ctx, pid)
+	}
+	if err != nil && err != unix.ESRCH {
+		return fmt.Errorf("the logger process, %d, does not end: %w", hello.PID, err)
 	}
 	return nil
+}
+
+// awaitEnd returns when a process has ended, be it reaped or not.
+func awaitEnd(ctx context.Context, pidfd int) error {
+	for {
+		const step = 20 // ms: how late we are to see that ctx is done
+		p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, step)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // start runs a logger process in a session of its own and waits until it is ready.
@@ -96,6 +131,9 @@ func (o *Output) start(ctx context.Context) error {
 	case line == "ready\n":
 		o.log.Info("logger process started", "pid", cmd.Process.Pid)
 		return nil
+	}
+	cmd.Process.Kill() // nobody would know of it, and being killed costs it nothing
+	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("start the logger process: %w", ctx.Err())
 	case line == "":

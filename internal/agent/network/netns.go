@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// threadNetNS is the current thread's network namespace. It is the host's for every thread but those of
+// onThread, one of which may be the process's first: then /proc/self/ns/net is not the host's.
 const threadNetNS = "/proc/thread-self/ns/net"
 
 // onThread runs f on an operating system thread of its own, which may have changed namespace after
@@ -105,4 +107,12 @@ func removeNetNS(path string) error {
 		return fmt.Errorf("remove network namespace: %w", err)
 	}
 	return nil
+}
+
+// openHostNetNS opens the host's namespace: the one at path or, without a path, that of the process.
+func openHostNetNS(path string) (int, error) {
+	if path == "" {
+		path = threadNetNS
+	}
+	return openNetNS(path)
 }

@@ -89,11 +89,7 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 			n.Close()
 		}
 	}()
-	path := n.cfg.HostNetNS
-	if path == "" {
-		path = "/proc/self/ns/net"
-	}
-	if n.host, err = openNetNS(path); err != nil {
+	if n.host, err = openHostNetNS(n.cfg.HostNetNS); err != nil {
 		return nil, err
 	}
 	if n.nl, err = netlink.NewHandleAt(netns.NsHandle(n.host), unix.NETLINK_ROUTE); err != nil {

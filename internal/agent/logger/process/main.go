@@ -107,13 +107,13 @@ func run(p Paths, limit int64, build, cgroup string, ready io.WriteCloser, log *
 	return nil
 }
 
-// lock waits for a predecessor that is told to hand over.
+// lock takes the lock, for which a predecessor that is ending may need a moment.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("logger's lock: %w", err)
 	}
-	const wait = 10 * time.Second
+	const wait = 500 * time.Millisecond
 	for end := time.Now().Add(wait); ; time.Sleep(2 * time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Protocol is the version of what goes over the socket: one JSON object a line, a Request answered by
@@ -100,29 +97,4 @@ func Watch(ctx context.Context, socket string) {
 		return
 	}
 	conn.Read(make([]byte, 1))
-}
-
-// AwaitEnd returns when no process holds the lock.
-func AwaitEnd(ctx context.Context, path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		// Shared, so that it does not keep out the process that waits for it.
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
 }

@@ -1,0 +1,148 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// FindingKind is how much a Finding matters.
+type FindingKind string
+
+const (
+	Missing FindingKind = "missing" // without it awsvpc tasks cannot run
+	Change  FindingKind = "change"  // Open will do this to the host
+	Warning FindingKind = "warning" // something on the host may keep tasks from being reached
+)
+
+// Finding is one thing that an operator should know about a host.
+type Finding struct {
+	Kind FindingKind
+	What string
+	Why  string
+}
+
+// Doctor tells what the host lacks for task networks, and what Open with cfg will change. It changes
+// nothing: features are tried out in a namespace that is gone afterwards.
+func Doctor(ctx context.Context, cfg Config) ([]Finding, error) {
+	inst := instance(cfg.Instance)
+	if err := inst.valid(); err != nil {
+		return nil, err
+	}
+	if cfg.Pools == nil {
+		cfg.Pools = DefaultPools()
+	}
+	findings := probe(inst)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	host, err := openHostNetNS(cfg.HostNetNS)
+	if err != nil {
+		return append(findings, Finding{Missing, "network namespaces", err.Error()}), nil
+	}
+	defer unix.Close(host)
+	err = inNetNS(host, func() error {
+		findings = append(findings, changes(inst, cfg.Pools)...)
+		findings = append(findings, forwardPolicies(inst)...)
+		return nil
+	})
+	if err != nil {
+		return append(findings, Finding{Missing, "privileges",
+			"entering a network namespace needs root, with CAP_NET_ADMIN and CAP_SYS_ADMIN: " + err.Error()}), nil
+	}
+	return findings, nil
+}
+
+// probe tries what a task needs.
+func probe(inst instance) (missing []Finding) {
+	lacks := func(what, why string, err error) {
+		missing = append(missing, Finding{Missing, what, fmt.Sprintf("%s: %v", why, err)})
+	}
+	own := -1
+	onThread(func() error {
+		var err error
+		if own, err = unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			lacks("network namespaces", "each awsvpc task has one (CONFIG_NET_NS)", err)
+			return err
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			why := "each awsvpc task has one (CONFIG_NET_NS)"
+			if errors.Is(err, unix.EPERM) {
+				why = "making one needs root, with CAP_SYS_ADMIN"
+			}
+			lacks("network namespaces", why, err)
+			return err
+		}
+		if nl, err := netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			lacks("netlink", "links, addresses and routes are made with it", err)
+		} else {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "probe0"
+			veth := netlink.NewVeth(attrs)
+			veth.PeerName = "probe1"
+			if err := nl.LinkAdd(veth); err != nil {
+				lacks("veth", "it links a task with the host (CONFIG_VETH, module veth)", err)
+			}
+			nl.Close()
+		}
+		c, err := nftables.New()
+		if err == nil {
+			err = installRules(c, inst, netip.MustParsePrefix("172.31.0.0/20"))
+		}
+		if err != nil {
+			lacks("nftables", "it checks source addresses and masquerades (modules nf_tables, nft_fib_inet, nft_masq, nft_chain_nat)", err)
+		}
+		return nil
+	}, func() error { return restoreNetNS(own) })
+	return missing
+}
+
+// changes says what Open will do in the current namespace.
+func changes(inst instance, pools []netip.Prefix) []Finding {
+	var c []Finding
+	if b, err := os.ReadFile(forwardingFile); err == nil && strings.TrimSpace(string(b)) == "0" {
+		c = append(c, Finding{Change, "net.ipv4.ip_forward is set to 1, and stays so",
+			"the host routes between its awsvpc tasks and the network; other software may come to rely on it, so a reset does not undo it"})
+	}
+	names := make([]string, 0, 2)
+	for _, p := range pools[:min(len(pools), 1)] {
+		names = append(names, p.String())
+	}
+	if len(pools) > 1 {
+		names = append(names, fmt.Sprintf("or the first free one of %d more up to %v", len(pools)-1, pools[len(pools)-1]))
+	}
+	c = append(c,
+		Finding{Change, "a subnet is taken for tasks: " + strings.Join(names, ", "),
+			"each awsvpc task has an address of its own; the subnet gets an unreachable route, and its second address is added to lo, as which the host speaks to tasks"},
+		Finding{Change, "nftables table inet " + inst.table() + " is added",
+			"it drops what tasks send with others' addresses, and masquerades what they send outside; no other table is touched"})
+	return c
+}
+
+// forwardPolicies warns of others' rules that drop what is forwarded unless they know it. A verdict to
+// accept in our own table would not override them.
+func forwardPolicies(inst instance) []Finding {
+	const why = "packets between awsvpc tasks, and between them and other machines, are dropped unless that firewall accepts them, as %s would; the host itself reaches its tasks. Docker sets this policy"
+	hint := fmt.Sprintf("iptables -I FORWARD -i %[1]s+ -j ACCEPT and -o %[1]s+", inst.linkPrefix())
+	var w []Finding
+	if c, err := nftables.New(); err == nil {
+		chains, _ := c.ListChains()
+		for _, ch := range chains {
+			ipv4 := ch.Table.Family == nftables.TableFamilyIPv4 || ch.Table.Family == nftables.TableFamilyINet
+			if ipv4 && ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward && ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
+				w = append(w, Finding{Warning, fmt.Sprintf("nftables chain %s %s has policy drop", ch.Table.Name, ch.Name), fmt.Sprintf(why, hint)})
+			}
+		}
+	}
+	if drops, err := legacyForwardDrops(); err == nil && drops {
+		w = append(w, Finding{Warning, "the legacy iptables chain FORWARD has policy drop", fmt.Sprintf(why, hint)})
+	}
+	return w
+}
