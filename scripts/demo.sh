@@ -58,8 +58,9 @@ step 'A cluster, a task definition, a task: through the ECS API'
 show aws ecs create-cluster --cluster-name demo --query cluster.clusterArn --output text
 show aws ecs register-task-definition --cli-input-json file://examples/hello/task.json \
 	--query taskDefinition.taskDefinitionArn --output text
-task=$(show aws ecs run-task --cluster demo --task-definition hello --query 'tasks[0].taskArn' --output text | tee /dev/stderr | tail -n 1)
-case $task in arn:*) ;; *) fail "no task: $(aws ecs run-task --cluster demo --task-definition hello --query failures)" ;; esac
+network='awsvpcConfiguration={subnets=[subnet-00000000000000000]}'
+task=$(show aws ecs run-task --cluster demo --task-definition hello --network-configuration "$network" --query 'tasks[0].taskArn' --output text | tee /dev/stderr | tail -n 1)
+case $task in arn:*) ;; *) fail "no task: $(aws ecs run-task --cluster demo --task-definition hello --network-configuration "$network" --query failures)" ;; esac
 for _ in $(seq 300); do
 	state=$(aws ecs describe-tasks --cluster demo --tasks "$task" --query 'tasks[0].lastStatus' --output text)
 	case $state in
@@ -88,7 +89,8 @@ more=${given[*]:+ ${given[*]}}
 cat <<NEXT
   eval "\$(${sudo_}bin/berth env$more)"              the AWS CLI speaks to Berth, in this shell
   aws ecs list-tasks --cluster demo
-  aws ecs run-task --cluster demo --task-definition hello --count 3
+  aws ecs run-task --cluster demo --task-definition hello --count 3 \\
+    --network-configuration '$network'
   aws ecs stop-task --cluster demo --task ${task##*/}
   ${sudo_}bin/berth status$more
   ${sudo_}bin/berth logs$more -f ${task##*/}

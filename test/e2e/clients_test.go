@@ -71,7 +71,7 @@ func TestAWSCLI(t *testing.T) {
 		Failures []any
 	}
 	mustCLI(t, w, &ran, "ecs", "run-task", "--cluster", w.cluster, "--task-definition", family,
-		"--network-configuration", "awsvpcConfiguration={subnets=[subnet-00000000000000000]}", "--client-token", label(t))
+		"--network-configuration", "awsvpcConfiguration={subnets=[subnet-00000000000000000]}")
 	if len(ran.Tasks) != 1 || len(ran.Failures) != 0 {
 		t.Fatalf("run-task: %s", show(ran))
 	}

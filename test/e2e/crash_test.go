@@ -188,12 +188,12 @@ func (c *crash) workload(work context.Context, p *promises, token string) {
 	waiting := define("waiting", types.NetworkModeNone, "wait")
 	serving := define("serving", types.NetworkModeAwsvpc, "wait")
 	ending := define("ending", types.NetworkModeNone, "exit", "3")
-	run := func(definition, suffix string) string {
+	run := func(definition string, network *types.NetworkConfiguration, suffix string) string {
 		if definition == "" {
 			return ""
 		}
 		client := token + "-" + suffix
-		out, err := ecs.NewFromConfig(config).RunTask(work, &ecs.RunTaskInput{Cluster: &c.cluster, TaskDefinition: &definition, ClientToken: aws.String(client[max(0, len(client)-64):]), StartedBy: aws.String(token[max(0, len(token)-36):])})
+		out, err := ecs.NewFromConfig(config).RunTask(work, &ecs.RunTaskInput{Cluster: &c.cluster, TaskDefinition: &definition, NetworkConfiguration: network, ClientToken: aws.String(client[max(0, len(client)-64):]), StartedBy: aws.String(token[max(0, len(token)-36):])})
 		if err != nil || len(out.Tasks) != 1 {
 			return ""
 		}
@@ -202,9 +202,9 @@ func (c *crash) workload(work context.Context, p *promises, token string) {
 		p.ran[*out.Tasks[0].TaskArn] = client
 		return *out.Tasks[0].TaskArn
 	}
-	stopping := run(waiting, "stopping")
-	staying := run(serving, "staying")
-	run(ending, "ending")
+	stopping := run(waiting, nil, "stopping")
+	staying := run(serving, subnet, "staying")
+	run(ending, nil, "ending")
 	c.wait(work, client, stopping, "RUNNING")
 	c.wait(work, client, staying, "RUNNING")
 	if stopping != "" {

@@ -94,12 +94,13 @@ type world struct {
 	cluster string
 	image   string // the test program's
 	busybox string
+	awsvpc  map[string]bool // definitions of that network mode
 }
 
 // newWorld makes a cluster, and stops its tasks at the end.
 func newWorld(t *testing.T, b *harness.Berth) *world {
 	t.Helper()
-	w := &world{T: t, b: b, ecs: b.ECS(), cluster: label(t)}
+	w := &world{T: t, b: b, ecs: b.ECS(), cluster: label(t), awsvpc: map[string]bool{}}
 	w.image, w.busybox = harness.SharedImages(t)
 	if _, err := w.ecs.CreateCluster(ctx(t), &ecs.CreateClusterInput{ClusterName: &w.cluster}); err != nil {
 		t.Fatalf("CreateCluster: %v\n%s", err, b.Log())
@@ -153,13 +154,19 @@ func (w *world) define(change func(*ecs.RegisterTaskDefinitionInput), containers
 	if err != nil {
 		w.Fatalf("RegisterTaskDefinition: %v", err)
 	}
-	return aws.ToString(out.TaskDefinition.TaskDefinitionArn)
+	arn := aws.ToString(out.TaskDefinition.TaskDefinitionArn)
+	w.awsvpc[arn] = in.NetworkMode == types.NetworkModeAwsvpc
+	return arn
 }
 
 // run runs one task of a definition and answers it as RunTask did.
 func (w *world) run(definition string) types.Task {
 	w.Helper()
-	out, err := w.ecs.RunTask(ctx(w.T), &ecs.RunTaskInput{Cluster: &w.cluster, TaskDefinition: &definition})
+	in := &ecs.RunTaskInput{Cluster: &w.cluster, TaskDefinition: &definition}
+	if w.awsvpc[definition] {
+		in.NetworkConfiguration = subnet
+	}
+	out, err := w.ecs.RunTask(ctx(w.T), in)
 	if err != nil {
 		w.Fatalf("RunTask: %v", err)
 	}
@@ -168,6 +175,9 @@ func (w *world) run(definition string) types.Task {
 	}
 	return out.Tasks[0]
 }
+
+// subnet is what RunTask must be told for a task of network mode awsvpc.
+var subnet = &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{"subnet-00000000000000000"}}}
 
 // runApp defines and runs a task of one test container.
 func (w *world) runApp(command ...string) types.Task {

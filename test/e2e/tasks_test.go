@@ -430,7 +430,7 @@ func TestAwsvpc(t *testing.T) {
 	neighbour := w.app("wait")
 	neighbour.Name = aws.String("neighbour")
 	definition := w.define(awsvpc, serve, neighbour)
-	out, err := w.ecs.RunTask(ctx(t), &ecs.RunTaskInput{Cluster: &w.cluster, TaskDefinition: &definition, Count: aws.Int32(2)})
+	out, err := w.ecs.RunTask(ctx(t), &ecs.RunTaskInput{Cluster: &w.cluster, TaskDefinition: &definition, Count: aws.Int32(2), NetworkConfiguration: subnet})
 	if err != nil || len(out.Tasks) != 2 {
 		t.Fatalf("RunTask: %v %s", err, show(out))
 	}

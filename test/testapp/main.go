@@ -93,7 +93,7 @@ func run(what string, args []string) error {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("ignoring SIGTERM")
-		select {}
+		waitSignal(syscall.SIGUSR2, 0)
 	case "http":
 		return http.ListenAndServe(arg(0, ":80"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintln(w, arg(1, "hello"))

@@ -7,8 +7,7 @@ from common import CLUSTER, WAIT, client, define, run, stopped
 ecs = client("ecs")
 
 definition = define(ecs, ["wait"])
-arns = run(ecs, definition, count=2, startedBy="boto3", clientToken="boto3-" + CLUSTER)
-assert run(ecs, definition, count=2, startedBy="boto3", clientToken="boto3-" + CLUSTER) == arns, "clientToken"
+arns = run(ecs, definition, count=2, startedBy="boto3")
 ecs.get_waiter("tasks_running").wait(cluster=CLUSTER, tasks=arns, WaiterConfig=WAIT)
 for task in ecs.describe_tasks(cluster=CLUSTER, tasks=arns)["tasks"]:
     assert task["lastStatus"] == "RUNNING", task
