@@ -133,21 +133,8 @@ func (n *Network) namespaces() string { return filepath.Join(n.cfg.RunDir, "netn
 func (n *Network) namespace(taskID string) string { return filepath.Join(n.namespaces(), taskID) }
 
 func (n *Network) prepareHost() error {
-	lo, err := n.nl.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find lo: %w", err)
-	}
-	if err := n.nl.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("bring lo up: %w", err)
-	}
-	gateway := &netlink.Addr{IPNet: ipNet(Gateway(n.claim.subnet)), Label: n.inst.loLabel()}
-	if err := n.nl.AddrReplace(lo, gateway); err != nil {
-		return fmt.Errorf("add the subnet's gateway %v to lo: %w", gateway.IPNet, err)
-	}
-	// What is sent to an address that no task has shall fail here and now, not leave the host. The
-	// route also tells other software that the subnet is taken.
-	if err := n.nl.RouteReplace(n.subnetRoute()); err != nil {
-		return fmt.Errorf("add the route of subnet %v: %w", n.claim.subnet, err)
+	if err := n.addSubnet(n.claim.subnet); err != nil {
+		return err
 	}
 	n.mtu = n.uplinkMTU()
 	if err := inNetNS(n.host, enableForwarding); err != nil {
@@ -160,8 +147,55 @@ func (n *Network) prepareHost() error {
 	return installRules(c, n.inst, n.claim.subnet)
 }
 
-func (n *Network) subnetRoute() *netlink.Route {
-	p := n.claim.subnet
+// addSubnet gives the host what it has of a subnet: the gateway's address, and a route by which what is
+// sent to an address that no task has fails here and now rather than leave the host. The route also
+// tells other software that the subnet is taken.
+func (n *Network) addSubnet(p netip.Prefix) error {
+	lo, err := n.nl.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := n.nl.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	// Replacing would keep the label of a dead instance that had the subnet before.
+	addrs, err := n.nl.AddrList(lo, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list the addresses of lo: %w", err)
+	}
+	for _, a := range addrs {
+		if a.Label != n.inst.loLabel() && a.IP.Equal(Gateway(p).AsSlice()) {
+			if err := n.nl.AddrDel(lo, &a); err != nil {
+				return fmt.Errorf("remove a dead instance's gateway %v: %w", a.IP, err)
+			}
+		}
+	}
+	gateway := &netlink.Addr{IPNet: ipNet(Gateway(p)), Label: n.inst.loLabel()}
+	if err := n.nl.AddrReplace(lo, gateway); err != nil {
+		return fmt.Errorf("add the subnet's gateway %v to lo: %w", gateway.IPNet, err)
+	}
+	if err := n.nl.RouteReplace(subnetRoute(p)); err != nil {
+		return fmt.Errorf("add the route of subnet %v: %w", p, err)
+	}
+	return nil
+}
+
+func (n *Network) removeSubnet(p netip.Prefix) error {
+	if err := n.nl.RouteDel(subnetRoute(p)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove the route of subnet %v: %w", p, err)
+	}
+	lo, err := n.nl.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	err = n.nl.AddrDel(lo, &netlink.Addr{IPNet: ipNet(Gateway(p))})
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("remove the gateway of subnet %v: %w", p, err)
+	}
+	return nil
+}
+
+func subnetRoute(p netip.Prefix) *netlink.Route {
 	return &netlink.Route{Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN,
 		Dst: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
 }
@@ -455,15 +489,7 @@ func (n *Network) Reset(ctx context.Context) error {
 		err = removeTable(c, n.inst.table())
 	}
 	errs = append(errs, err)
-	if err := n.nl.RouteDel(n.subnetRoute()); err != nil && !errors.Is(err, unix.ESRCH) {
-		errs = append(errs, fmt.Errorf("remove the subnet's route: %w", err))
-	}
-	if lo, err := n.nl.LinkByName("lo"); err == nil {
-		err := n.nl.AddrDel(lo, &netlink.Addr{IPNet: ipNet(Gateway(n.claim.subnet))})
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			errs = append(errs, fmt.Errorf("remove the subnet's gateway: %w", err))
-		}
-	}
+	errs = append(errs, n.removeSubnet(n.claim.subnet))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("reset network: %w", err) // the claim stays: what is left still uses the subnet
 	}

@@ -471,6 +471,7 @@ func TestPools(t *testing.T) {
 			t.Errorf("subnet %v, want %v", n.Subnet(), pools[i])
 		}
 	}
+	empty := h.state(t)
 	aCfg, bCfg := config("000000aa"), config("000000bb")
 	a, b := h.open(t, aCfg), h.open(t, bCfg)
 	expect(a, 0)
@@ -505,6 +506,16 @@ func TestPools(t *testing.T) {
 	must(t, c.Reset(t.Context()))
 	a = h.open(t, aCfg) // and it stays with the one it has
 	expect(a, 2)
+	a.Close()
+	must(t, h.nl.RouteAdd(taken)) // unless the host came to need it
+	a = h.open(t, aCfg)
+	expect(a, 0)
+	must(t, h.nl.RouteDel(taken))
+	must(t, a.Reset(t.Context()))
+	must(t, b.Reset(t.Context()))
+	if got := h.state(t); got != empty {
+		t.Errorf("after reset:\n%s\nat first:\n%s", got, empty)
+	}
 	if _, err := Open(t.Context(), Config{Instance: "nothex!!"}); err == nil {
 		t.Error("a bad instance was accepted")
 	}

@@ -65,7 +65,14 @@ func (n *Network) claimSubnet(pools []netip.Prefix) (*claim, error) {
 		p = p.Masked()
 		c, err := n.tryClaim(p, used)
 		if err == nil {
-			return c, n.remember(p)
+			if last.IsValid() && last != p {
+				err = n.abandon(last)
+			}
+			if err = errors.Join(err, n.remember(p)); err != nil {
+				c.close()
+				return nil, err
+			}
+			return c, nil
 		}
 		if !errors.Is(err, errBusy) {
 			return nil, err
@@ -76,9 +83,30 @@ func (n *Network) claimSubnet(pools []netip.Prefix) (*claim, error) {
 	return nil, fmt.Errorf("no subnet is free for tasks: %s", strings.Join(slices.Compact(why), "; "))
 }
 
+// abandon removes what the instance had made for a subnet that it does not get again, unless that has
+// become another's.
+func (n *Network) abandon(p netip.Prefix) error {
+	f, err := lockFile(n.lockPath(p))
+	if err == unix.EWOULDBLOCK {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("give up subnet %v: %w", p, err)
+	}
+	c := &claim{p, f}
+	if owner, err := c.owner(); err != nil || owner != string(n.inst) {
+		c.close()
+		return err
+	}
+	return errors.Join(n.removeSubnet(p), c.remove())
+}
+
+func (n *Network) lockPath(p netip.Prefix) string {
+	return filepath.Join(n.cfg.PoolDir, strings.ReplaceAll(p.String(), "/", "_")+".lock")
+}
+
 func (n *Network) tryClaim(p netip.Prefix, used map[netip.Prefix]string) (*claim, error) {
-	path := filepath.Join(n.cfg.PoolDir, strings.ReplaceAll(p.String(), "/", "_")+".lock")
-	f, err := lockFile(path)
+	f, err := lockFile(n.lockPath(p))
 	if err == unix.EWOULDBLOCK {
 		return nil, fmt.Errorf("%v %w by another Berth", p, errBusy)
 	}
