@@ -169,7 +169,10 @@ func (a *Agent) adopt() error {
 	}
 	if len(writes) > 0 {
 		// In one transaction: the new boot ID is never recorded without what follows from it.
-		if err := a.journal.commit(byKey(writes)); err != nil {
+		failpoint.Hit("agent/adopt/before")
+		err := a.journal.commit(byKey(writes))
+		failpoint.Hit("agent/adopt/after")
+		if err != nil {
 			return fmt.Errorf("write the host's record: %w", err)
 		}
 	}

@@ -146,6 +146,27 @@ func TestExitWithoutEvent(t *testing.T) {
 	})
 }
 
+func TestContainerIsLost(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		task := testTask("a1", 1)
+		w.server.assign(task)
+		pass(2 * time.Second)
+		w.stop()
+		w.runtime.mu.Lock()
+		clear(w.runtime.containers)
+		w.runtime.mu.Unlock()
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		c := wantStatus(t, w, task, statusStopped).Containers[0]
+		if c.HasExitCode || !strings.HasPrefix(c.Reason, "ContainerRuntimeError: ") {
+			t.Fatalf("container %v", c)
+		}
+		wantNothingLeft(t, w)
+	})
+}
+
 func TestOutOfMemory(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		task := testTask("a1", 1)
@@ -483,9 +504,9 @@ func TestServerAway(t *testing.T) {
 		if st := wantStatus(t, w, task, statusStopped); st.Containers[0].ExitCode != 5 {
 			t.Fatalf("reported %v", st)
 		}
-		beats := w.server.beats
+		beats := w.server.heartbeats()
 		pass(20 * time.Second)
-		if n := w.server.beats - beats; n != 4 {
+		if n := w.server.heartbeats() - beats; n != 4 {
 			t.Fatalf("%d heartbeats in 20 s", n)
 		}
 	})
@@ -536,12 +557,12 @@ func TestOutputIsPruned(t *testing.T) {
 		pass(time.Second)
 		w.server.stop(task, "")
 		pass(3*time.Hour - time.Minute)
-		if len(w.output.removed) != 0 {
+		if len(w.output.pruned()) != 0 {
 			t.Fatal("output was removed before its time")
 		}
 		pass(3 * time.Minute)
-		if !slices.Equal(w.output.removed, []string{"a1"}) {
-			t.Fatalf("removed %v", w.output.removed)
+		if !slices.Equal(w.output.pruned(), []string{"a1"}) {
+			t.Fatalf("removed %v", w.output.pruned())
 		}
 	})
 }
@@ -563,9 +584,8 @@ func TestRemoveAll(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantNothingLeft(t, w)
-		slices.Sort(w.output.removed)
-		if !slices.Equal(w.output.removed, []string{"a1", "a2"}) {
-			t.Fatalf("removed %v", w.output.removed)
+		if !slices.Equal(w.output.pruned(), []string{"a1", "a2"}) {
+			t.Fatalf("removed %v", w.output.pruned())
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -246,16 +247,13 @@ func happen(dir string, tasks []*dispatchpb.Task, deeds []deed, delays []int, st
 	}
 	w := newWorld(newDir())
 	defer w.close()
-	calls := 0
+	var calls, commits atomic.Int64
 	w.runtime.ignoreTerm = stubborn
 	w.runtime.delay = func(string) time.Duration {
-		calls++
-		return time.Duration(delays[calls%len(delays)]) * time.Millisecond
+		return time.Duration(delays[int(calls.Add(1))%len(delays)]) * time.Millisecond
 	}
-	commits := 0
 	w.disk.around = func() error {
-		commits++ // by one journal at a time
-		time.Sleep(time.Duration(delays[commits%len(delays)]) * time.Millisecond)
+		time.Sleep(time.Duration(delays[int(commits.Add(1))%len(delays)]) * time.Millisecond)
 		return nil
 	}
 	m, err := w.startMortal(newDir())

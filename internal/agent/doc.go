@@ -7,4 +7,34 @@
 // tasks keep running, and what happened is reported when it returns. The agent can be killed at any
 // time: it starts from its record and from what the runtime says is there, and ends in the same
 // place.
+//
+// # What flows through
+//
+//	Payload ─► assignment ─► machine: advance, plan ─► steps ─► rooms
+//	              │               ▲                      │
+//	              ▼               └────── results ◄──────┘
+//	           journal ◄── progress (machine.handOver)
+//	              └─► durable ─► outbox ─► TaskStatus, until acknowledged
+//
+// machine.go decides and does nothing; task.go and steps.go do and decide nothing. What a machine
+// knows of a task beyond its progress is lost in a crash without harm, since every step may be
+// repeated and everything made has a name that follows from the assignment.
+//
+// # What is durable before what
+//
+//   - the assignment, before PayloadAck and before the first container starts; pulls, the network and
+//     creation do not wait for it;
+//   - a report, before it is sent;
+//   - the decision to stop and every exit code, before anything is deleted.
+//
+// A launch makes two commits, the assignment's and that of RUNNING, and waits for neither in
+// practice: creating a container takes longer than the first, and nothing follows the second. What is
+// worth no commit of its own (image digests, the pull's times, acknowledgements) goes with the next,
+// or after a second.
+//
+// # Status
+//
+// ACTIVATING from the assignment on, RUNNING once every container has started, STOPPING once there is
+// a cause, DEPROVISIONING once every container has stopped, STOPPED once nothing is left but output.
+// A stopped and acknowledged task leaves a tombstone for Config.Retention: it never runs again.
 package agent

@@ -355,6 +355,13 @@ func (f *fakeOutput) Read(ctx context.Context, q OutputQuery, line func(*dispatc
 	return f.read(ctx, q, line)
 }
 
+// pruned names the tasks whose output was removed.
+func (f *fakeOutput) pruned() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(slices.Values(f.removed))
+}
+
 func (f *fakeOutput) Remove(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -548,6 +555,12 @@ func (s *fakeServer) status(arn string) *dispatchpb.TaskStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.statuses[arn]
+}
+
+func (s *fakeServer) heartbeats() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.beats
 }
 
 // world is a host with its rooms, and a server.

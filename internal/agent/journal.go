@@ -112,6 +112,8 @@ func prepareSchema(db *bolt.DB) error {
 	if err != nil || ready {
 		return err
 	}
+	failpoint.Hit("agent/schema/before")
+	defer failpoint.Hit("agent/schema/after")
 	return db.Update(func(tx *bolt.Tx) error {
 		for _, b := range [][]byte{bucketMeta, bucketAssignments, bucketProgress, bucketStopped} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {

@@ -80,9 +80,9 @@ func TestSlowReaderHoldsUpNothing(t *testing.T) {
 		w.server.assign(task)
 		pass(time.Second)
 		wantStatus(t, w, task, statusRunning)
-		beats := w.server.beats
+		beats := w.server.heartbeats()
 		pass(20 * time.Second)
-		if n := w.server.beats - beats; n != 4 {
+		if n := w.server.heartbeats() - beats; n != 4 {
 			t.Fatalf("%d heartbeats in 20 s", n)
 		}
 	})
