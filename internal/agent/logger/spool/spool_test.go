@@ -437,3 +437,67 @@ func TestCursorFile(t *testing.T) {
 func fixCRC(head []byte) {
 	binary.LittleEndian.PutUint32(head[60:], crc32.Checksum(head[:60], castagnoli))
 }
+
+// A reader that is close behind the writer never takes what is being written for damaged.
+func TestReadWhileWritten(t *testing.T) {
+	t.Parallel()
+	const lines = 30_000
+	dir := t.TempDir()
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	written := make(chan error, 1)
+	go func() {
+		written <- func() error {
+			w, err := OpenWriter(dir, Options{SegmentBytes: 200_000, OnFull: func(f *os.File) { f.Close() }})
+			if err != nil {
+				return err
+			}
+			defer func() { w.Take().Close() }()
+			for i := range lines {
+				b := fmt.Appendf(nil, "%d %s\n", i, strings.Repeat("y", i%300))
+				unix.Write(p[1], b)
+				for n := len(b); n > 0; {
+					moved, err := w.Splice(p[0], Stdout, n, epoch)
+					if err != nil {
+						return err
+					}
+					n -= moved
+				}
+			}
+			return nil
+		}()
+	}()
+	r := NewReader(dir, Cursor{})
+	defer r.Close()
+	for i := 0; i < lines; {
+		l, err := r.Next()
+		if err == io.EOF {
+			select {
+			case err := <-written:
+				if err != nil {
+					t.Fatal(err)
+				}
+				written <- nil
+			default:
+			}
+			if t.Context().Err() != nil {
+				t.Fatal("the lines do not come")
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("%d %s", i, strings.Repeat("y", i%300)); string(l.Text) != want || l.Partial || l.Lost > 0 {
+			t.Fatalf("line %d is %q, lost %d", i, l.Text, l.Lost)
+		}
+		i++
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+}
