@@ -422,4 +422,19 @@ func (a *Agent) Snapshot() Snapshot {
 	return s
 }
 
+// Live tells whether a task, by the last part of its ARN, is on this host and not STOPPED: more output
+// may come of it.
+func (a *Agent) Live(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for arn, l := range a.tasks {
+		if taskID(arn) == id {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.shown.Status.LastStatus != statusStopped
+		}
+	}
+	return false
+}
+
 func (a *Agent) taskDir(id string) string { return filepath.Join(a.cfg.Dir, "tasks", id) }

@@ -225,9 +225,8 @@ func (a *Agent) RemoveAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	output := map[string]bool{}
+	a.mu.Lock()
 	for arn, l := range a.tasks {
 		id := taskID(arn)
 		found.tasks[id], output[id] = true, true
@@ -238,15 +237,19 @@ func (a *Agent) RemoveAll(ctx context.Context) error {
 	for arn := range a.stopped {
 		output[taskID(arn)] = true
 	}
+	a.mu.Unlock()
+	// Without the lock, which the rooms may need to ask whether a task is live. Nothing changes
+	// meanwhile: nothing runs.
 	if err := a.remove(ctx, found); err != nil {
 		return err
 	}
-	var writes []write
 	for id := range output {
 		if err := a.cfg.Output.Remove(ctx, id); err != nil {
 			return fmt.Errorf("remove output of task %s: %w", id, err)
 		}
 	}
+	var writes []write
+	a.mu.Lock()
 	for arn := range a.tasks {
 		writes = append(writes, write{bucketAssignments, []byte(arn), nil}, write{bucketProgress, []byte(arn), nil})
 		a.outbox.drop(arn)
@@ -257,6 +260,7 @@ func (a *Agent) RemoveAll(ctx context.Context) error {
 	clear(a.tasks)
 	clear(a.byID)
 	clear(a.stopped)
+	a.mu.Unlock()
 	a.journal.put(nil, writes...)
 	a.journal.flush()
 	return nil
