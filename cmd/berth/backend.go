@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	ecsapi "github.com/berthhq/berth/api/ecs"
 	"github.com/berthhq/berth/internal/admin"
 	"github.com/berthhq/berth/internal/agent"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
@@ -42,7 +41,6 @@ func (s *stack) Status(ctx context.Context) (admin.Status, error) {
 	}
 	slices.SortFunc(st.Hosts, func(a, b admin.Host) int { return strings.Compare(a.Hostname+a.ID, b.Hostname+b.ID) })
 	snap := s.plane.store.Snapshot()
-	shared := 0
 	for spec := range state.Specs.All(snap) {
 		t, ok := state.Task(snap, spec.Key)
 		if !ok {
@@ -59,17 +57,13 @@ func (s *stack) Status(ctx context.Context) (admin.Status, error) {
 		if t.StoppedReason != nil {
 			line.StoppedReason = *t.StoppedReason
 		}
-		if t.LaunchType == ecsapi.LaunchTypeFargate && line.LastStatus != string(lifecycle.Stopped) {
-			shared++
-		}
 		st.Tasks = append(st.Tasks, line)
 	}
 	slices.SortFunc(st.Tasks, func(a, b admin.Task) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	if s.set.dev {
-		st.Notices = append(st.Notices, "--dev: any credentials are accepted as root of the account they name")
-	}
-	if shared > 0 {
-		st.Notices = append(st.Notices, fmt.Sprintf("%d FARGATE task(s) share the host's kernel; without --dev they would be refused", shared))
+		st.Notices = append(st.Notices,
+			"--dev: any credentials are accepted as root of the account they name",
+			"--dev: FARGATE tasks share the host's kernel; without --dev they are refused")
 	}
 	return st, nil
 }

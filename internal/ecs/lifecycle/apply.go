@@ -78,6 +78,17 @@ func Apply(r Record, rep Report, now time.Time) (Record, bool) {
 	}
 	if s.LastStatus == Running {
 		setTime(&s.StartedAt, now)
+	} else if s.allRan() {
+		// A short task's RUNNING may be overtaken by its end. That all its containers have exit codes
+		// says that it did run; when, it said last when its images were there.
+		start := s.PullStoppedAt
+		for _, c := range s.Containers {
+			if c.StartedAt.After(start) {
+				start = c.StartedAt
+			}
+		}
+		setTime(&s.StartedAt, start)
+		setTime(&s.StartedAt, now)
 	}
 	if r.ending() {
 		cause := r.cause(rep.Reason)
@@ -89,6 +100,11 @@ func Apply(r Record, rep Report, now time.Time) (Record, bool) {
 	}
 	r.countChange(old)
 	return r, true
+}
+
+// allRan tells whether every container has run to an end.
+func (s *Status) allRan() bool {
+	return len(s.Containers) > 0 && !slices.ContainsFunc(s.Containers, func(c Container) bool { return c.ExitCode == nil })
 }
 
 // Abandon stops a task on which no host will report again: its host is gone for good, or it never
