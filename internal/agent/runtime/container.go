@@ -193,6 +193,9 @@ func makeBindSources(c agent.ContainerSpec) error {
 	return nil
 }
 
+// createWait bounds a creation: a machine may be slow, but a shim that hangs must not hang the task.
+const createWait = 2 * time.Minute
+
 // createTask has the task's shim, started if it is the task's first container, create the process.
 func (r *Runtime) createTask(ctx context.Context, c agent.ContainerSpec, mounts []mount.Mount) error {
 	request := &tasks.CreateTaskRequest{
@@ -216,7 +219,7 @@ func (r *Runtime) createTask(ctx context.Context, c agent.ContainerSpec, mounts 
 		}
 	}
 	// The shim takes either no output at all, or a place for each.
-	if (request.Stdout == "") != (request.Stderr == "") && !request.Terminal {
+	if request.Stdin+request.Stdout+request.Stderr != "" && !request.Terminal {
 		request.Stdout = cmp.Or(request.Stdout, os.DevNull)
 		request.Stderr = cmp.Or(request.Stderr, os.DevNull)
 	}
@@ -237,6 +240,9 @@ func (r *Runtime) createTask(ctx context.Context, c agent.ContainerSpec, mounts 
 		}
 		defer f.Close()
 	}
+	ctx, cancel := context.WithTimeout(ctx, createWait)
+	defer cancel()
+	defer r.shims.share(c.TaskID)()
 	failpoint.Hit("runtime/create/before")
 	_, err := r.engine.tasks.Create(ctx, request)
 	failpoint.Hit("runtime/create/after")
@@ -253,14 +259,12 @@ func (r *Runtime) stdinPath(id string) string { return filepath.Join(r.config.Ru
 func (r *Runtime) Start(ctx context.Context, id string) (time.Time, error) {
 	defer r.keys.lock(id)()
 	ctx = r.call(ctx)
+	// Before the call, so that no exit is earlier than its start.
+	at := time.Now()
 	failpoint.Hit("runtime/start/before")
-	response, err := r.engine.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
+	_, err := r.engine.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
 	failpoint.Hit("runtime/start/after")
 	if err == nil {
-		at := time.Now()
-		if t, ok := processStart(response.Pid); ok {
-			at = t
-		}
 		r.mu.Lock()
 		r.started[id] = at
 		r.mu.Unlock()
@@ -331,7 +335,7 @@ func (r *Runtime) Delete(ctx context.Context, id string) error {
 // discard removes whatever there is of a container. The record goes last of what names it, so that
 // an interrupted removal is found again.
 func (r *Runtime) discard(ctx context.Context, id, task string) error {
-	if err := r.deleteTask(ctx, id); err != nil {
+	if err := r.deleteTask(ctx, id, task); err != nil {
 		return err
 	}
 	if err := os.Remove(r.stdinPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -371,29 +375,44 @@ func (r *Runtime) removeSnapshot(ctx context.Context, id string) error {
 }
 
 // deleteTask ends the container's process and takes it from its shim, which ends with its last one.
-func (r *Runtime) deleteTask(ctx context.Context, id string) error {
+func (r *Runtime) deleteTask(ctx context.Context, id, task string) error {
 	got, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
-	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
+	err = errgrpc.ToNative(err)
+	if !errdefs.IsNotFound(err) && (err != nil || got.Process.Status != tasktypes.Status_STOPPED) {
+		if err := r.killTask(ctx, id); err != nil {
+			return err
+		}
+	}
+	defer r.shims.lock(task)()
+	for attempt := 1; ; attempt++ {
+		failpoint.Hit("runtime/delete/before")
+		// Also when there is none: its shim may be there, without it, from a deletion cut short.
+		_, err = r.engine.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+		failpoint.Hit("runtime/delete/after")
+		if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		// The shim may end in the middle, on its own account; then there is nothing to delete.
+		if attempt == 3 || ctx.Err() != nil {
+			return fmt.Errorf("delete the container's process: %w", err)
+		}
+	}
+}
+
+// killWait bounds how long a killed container may take to be gone: the kernel does not wait for
+// anything but a hung disk.
+const killWait = 15 * time.Second
+
+// killTask kills all processes of the container and returns when the first is reaped.
+func (r *Runtime) killTask(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	_, killErr := r.engine.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
+	_, err := r.engine.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err != nil || got.Process.Status != tasktypes.Status_STOPPED {
-		_, err := r.engine.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
-		if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
-			r.log.Debug("killing before deletion", "container", id, "error", err)
-		}
-		if _, err := r.engine.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); err != nil {
-			if err = errgrpc.ToNative(err); !errdefs.IsNotFound(err) && ctx.Err() != nil {
-				return fmt.Errorf("wait for the killed container: %w", err)
-			}
-		}
-	}
-	failpoint.Hit("runtime/delete/before")
-	_, err = r.engine.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
-	failpoint.Hit("runtime/delete/after")
-	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("delete the container's process: %w", err)
-	}
-	return nil
+	return fmt.Errorf("kill the container: %w", errors.Join(errgrpc.ToNative(killErr), err))
 }
 
 // Inspect tells a container's state.
@@ -449,6 +468,7 @@ func (r *Runtime) state(ctx context.Context, record containerRecord) (foundState
 	default: // running, paused, pausing
 		s.Phase = agent.PhaseRunning
 		if s.StartedAt.IsZero() {
+			// Started by an earlier process of ours; runc made this one shortly before.
 			s.StartedAt, _ = processStart(p.Pid)
 		}
 	}

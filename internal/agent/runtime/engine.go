@@ -19,7 +19,9 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	runtimev2 "github.com/containerd/containerd/v2/core/runtime/v2"
+	"github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -37,9 +39,12 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/services/tasks"
 	_ "github.com/containerd/containerd/v2/plugins/services/warning"
 	overlayplugin "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
+	bolt "go.etcd.io/bbolt"
 
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
@@ -76,6 +81,8 @@ type collector interface {
 	ScheduleAndWait(context.Context) (gc.Stats, error)
 }
 
+const taskPlugin = "io.containerd.runtime.v2.task"
+
 // enginePlugins are the plugins loaded, besides those they require. An allow list: any package linked
 // into the binary may have registered more.
 var enginePlugins = []string{
@@ -88,7 +95,7 @@ var enginePlugins = []string{
 	"io.containerd.differ.v1.walking",
 	"io.containerd.warning.v1.deprecations",
 	"io.containerd.shim.v1.manager",
-	"io.containerd.runtime.v2.task",
+	taskPlugin,
 	"io.containerd.service.v1." + services.TasksService,
 	"io.containerd.service.v1." + services.DiffService,
 	"io.containerd.service.v1." + services.NamespacesService,
@@ -101,8 +108,9 @@ var loading sync.Mutex
 
 // openEngine starts containerd with its durable state in root and its volatile state in run. It
 // re-connects to the shims it finds. watch, if not nil, is called as soon as events can be
-// subscribed to, before shims found dead are cleaned up.
-func openEngine(ctx context.Context, root, run string, watch func(*exchange.Exchange)) (_ *engine, err error) {
+// subscribed to, before shims found dead are cleaned up. created names the containers that had been
+// created when the last engine closed.
+func openEngine(ctx context.Context, root, run string, created []string, watch func(*exchange.Exchange)) (_ *engine, err error) {
 	loading.Lock()
 	defer loading.Unlock()
 
@@ -111,6 +119,9 @@ func openEngine(ctx context.Context, root, run string, watch func(*exchange.Exch
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return nil, fmt.Errorf("make containerd's directory: %w", err)
 		}
+	}
+	if err := prepareTemporaryMounts(); err != nil {
+		return nil, err
 	}
 	configs := map[string]any{
 		"io.containerd.shim.v1.manager":          &runtimev2.ShimConfig{SocketDir: sockets},
@@ -145,6 +156,13 @@ func openEngine(ctx context.Context, root, run string, watch func(*exchange.Exch
 		} else {
 			ic.Config = p.Config
 		}
+		if id == taskPlugin {
+			release, err := holdExited(ctx, loaded, created)
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+		}
 		result := p.Init(ic)
 		instance, err := result.Instance()
 		if err != nil {
@@ -174,6 +192,57 @@ func openEngine(ctx context.Context, root, run string, watch func(*exchange.Exch
 		return nil, err
 	}
 	return e, nil
+}
+
+// holdExited keeps containerd from deleting containers that ended while it was not there: it takes a
+// shim without processes for the rest of a failed creation, unless a sandbox of that name is known,
+// and with it would go the exit code. The names are released when the shims are loaded.
+func holdExited(ctx context.Context, loaded *plugin.Set, created []string) (release func(), err error) {
+	db, err := instanceOf[*metadata.DB](loaded, plugins.MetadataPlugin, "bolt")
+	if err != nil {
+		return nil, err
+	}
+	ctx = inNamespace(ctx)
+	store := metadata.NewSandboxStore(db)
+	stale, err := store.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the containers held: %w", err)
+	}
+	held := map[string]bool{}
+	for _, s := range stale {
+		held[s.ID] = true
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		for _, id := range created {
+			if held[id] {
+				continue
+			}
+			if _, err := store.Create(ctx, sandbox.Sandbox{ID: id}); err != nil {
+				return err
+			}
+			held[id] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hold the containers: %w", err)
+	}
+	return func() {
+		err := db.Update(func(tx *bolt.Tx) error {
+			ctx := boltutil.WithTransaction(ctx, tx)
+			for id := range held {
+				if err := store.Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			// They are only names, and the next start removes them.
+			log.G(ctx).WithError(err).Warn("release the containers held")
+		}
+	}, nil
 }
 
 // connect takes what Berth calls out of the loaded plugins.

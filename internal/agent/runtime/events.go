@@ -132,38 +132,3 @@ func (w *watchers) close() {
 }
 
 func decodeEvent(e *events.Envelope) (any, error) { return typeurl.UnmarshalAny(e.Event) }
-
-// keyedLock is a lock for each of any number of names.
-type keyedLock struct {
-	mu    sync.Mutex
-	locks map[string]*countedLock
-}
-
-type countedLock struct {
-	sync.Mutex
-	users int
-}
-
-// lock takes the name's lock and answers what gives it back.
-func (k *keyedLock) lock(name string) (unlock func()) {
-	k.mu.Lock()
-	if k.locks == nil {
-		k.locks = map[string]*countedLock{}
-	}
-	l, ok := k.locks[name]
-	if !ok {
-		l = &countedLock{}
-		k.locks[name] = l
-	}
-	l.users++
-	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(k.locks, name)
-		}
-	}
-}

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
 	"github.com/berthhq/berth/internal/agent"
@@ -39,16 +40,6 @@ func newHost(t testing.TB) *host {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests run containers and so need root")
 	}
-	if embeddedRunc == "" && os.Getenv(RuncEnv) == "" {
-		built, err := filepath.Abs("embedded/runc")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(built); err != nil {
-			t.Fatalf("runc is not built, run scripts/build-runc.sh: %v", err)
-		}
-		os.Setenv(RuncEnv, built)
-	}
 	instance := make([]byte, 4)
 	rand.Read(instance)
 	dir := t.TempDir()
@@ -56,11 +47,32 @@ func newHost(t testing.TB) *host {
 		Root:       filepath.Join(dir, "containerd"),
 		RunDir:     "/run/berth-test-" + hex.EncodeToString(instance),
 		RuntimeDir: filepath.Join(dir, "runtime"),
+		Runc:       builtRunc(t),
 		Instance:   hex.EncodeToString(instance),
 		Logger:     slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}}
 	t.Cleanup(h.checkClean)
 	return h
+}
+
+// builtRunc is the runc that scripts/build-runc.sh has built, or the one in the environment.
+func builtRunc(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv(RuncEnv)
+	if path == "" && embeddedRunc == "" {
+		path = "embedded/runc"
+	}
+	if path == "" {
+		return ""
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("runc is not built, run scripts/build-runc.sh: %v", err)
+	}
+	return path
 }
 
 // testWriter logs to the test until it has ended.
@@ -311,4 +323,42 @@ func runOutput(t testing.TB, r *Runtime, c agent.ContainerSpec) (string, agent.C
 		t.Fatalf("delete: %v", err)
 	}
 	return read(), state
+}
+
+// staticLayer is a compressed layer of any content.
+type staticLayer struct{ body []byte }
+
+func (l staticLayer) Digest() (v1.Hash, error) {
+	h, _, err := v1.SHA256(bytes.NewReader(l.body))
+	return h, err
+}
+func (l staticLayer) DiffID() (v1.Hash, error) { return l.Digest() }
+func (l staticLayer) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l.body)), nil
+}
+func (l staticLayer) Uncompressed() (io.ReadCloser, error) { return l.Compressed() }
+func (l staticLayer) Size() (int64, error)                 { return int64(len(l.body)), nil }
+func (l staticLayer) MediaType() (types.MediaType, error)  { return types.DockerLayer, nil }
+
+// tarOf archives a directory.
+func tarOf(t testing.TB, dir string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	if err := w.AddFS(os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// damaged changes bytes in the middle of an archive, which is in the layer.
+func damaged(data []byte) []byte {
+	out := bytes.Clone(data)
+	for i := range 64 {
+		out[len(out)/2+i] ^= 0x55
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
@@ -25,6 +26,10 @@ func containerdLogger(to *slog.Logger) *log.Entry {
 	return logrus.NewEntry(l)
 }
 
+// harmless are messages that containerd takes more seriously than they are: a file system without
+// fs-verity, and the end of a shim's log because the shim has ended.
+var harmless = []string{"failed check for fsverity support", "copy shim log"}
+
 type slogHook struct{ to *slog.Logger }
 
 func (slogHook) Levels() []logrus.Level { return logrus.AllLevels }
@@ -33,6 +38,7 @@ func (slogHook) Levels() []logrus.Level { return logrus.AllLevels }
 func (h slogHook) Fire(e *logrus.Entry) error {
 	level := slog.LevelDebug
 	switch {
+	case slices.Contains(harmless, e.Message):
 	case e.Level <= logrus.ErrorLevel:
 		level = slog.LevelError
 	case e.Level == logrus.WarnLevel:

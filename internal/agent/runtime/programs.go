@@ -26,8 +26,9 @@ type programs struct {
 	shim, runc string // absolute paths in dir
 }
 
-// installPrograms puts this executable, as the shim, and runc under base, unless they are there.
-func installPrograms(base string) (programs, error) {
+// installPrograms puts this executable, as the shim, and runc under base, unless they are there. runc
+// is the path of the one to use, if not that of this build.
+func installPrograms(base, runc string) (programs, error) {
 	if err := os.MkdirAll(base, 0o711); err != nil {
 		return programs{}, fmt.Errorf("make the directory of runtimes: %w", err)
 	}
@@ -38,11 +39,12 @@ func installPrograms(base string) (programs, error) {
 		return programs{}, fmt.Errorf("digest this executable: %w", err)
 	}
 	key := "berth " + self
-	var runc string
-	if embeddedRunc == "" {
+	if runc == "" && embeddedRunc == "" {
 		if runc, err = findRunc(); err != nil {
 			return programs{}, err
 		}
+	}
+	if runc != "" {
 		sum, err := sums.of(runc)
 		if err != nil {
 			return programs{}, fmt.Errorf("digest %s: %w", runc, err)
@@ -70,7 +72,7 @@ func installPrograms(base string) (programs, error) {
 	if err := place("/proc/self/exe", filepath.Join(tmp, ShimName)); err != nil {
 		return programs{}, fmt.Errorf("install the shim: %w", err)
 	}
-	if embeddedRunc != "" {
+	if runc == "" {
 		err = os.WriteFile(filepath.Join(tmp, "runc"), []byte(embeddedRunc), 0o755)
 	} else {
 		err = place(runc, filepath.Join(tmp, "runc"))

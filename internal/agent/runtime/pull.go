@@ -224,11 +224,27 @@ func (r *Runtime) fetchContent(ctx context.Context, fetcher remotes.Fetcher, roo
 			report(agent.ImageProgress{Item: item, Status: status, Current: n, Total: d.Size})
 		}}, body}, nil
 	})
-	handler := images.Handlers(remotes.FetchHandler(store, reporting), children)
+	fetch := remotes.FetchHandler(store, reporting)
+	checked := images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		next, err := fetch(ctx, d)
+		if errdefs.IsFailedPrecondition(err) {
+			// The wrong bytes would be taken for the beginning of the right ones at the next try.
+			err = errors.Join(err, ignoreNotFound(store.Abort(ctx, remotes.MakeRefKey(ctx, d))))
+		}
+		return next, err
+	})
+	handler := images.Handlers(checked, children)
 	if err := images.Dispatch(ctx, handler, semaphore.NewWeighted(parallelLayers), root); err != nil {
 		return fmt.Errorf("failed to copy: %w", err)
 	}
 	return nil
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 func shortDigest(d ocispec.Descriptor) string {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/runc"
@@ -42,7 +43,7 @@ func readBundles(runDir string) (map[string]leftBundle, error) {
 		var b leftBundle
 		if pid, err := gorunc.ReadPidFile(filepath.Join(path, "init.pid")); err == nil {
 			b.created = true
-			b.running = unix.Kill(pid, 0) == nil
+			b.running = isRunning(pid)
 		}
 		if e, err := runc.ReadExitStatus(path); err == nil {
 			b.created, b.exit = true, &exit{code: e.Status, at: e.Timestamp}
@@ -50,6 +51,27 @@ func readBundles(runDir string) (map[string]leftBundle, error) {
 		out[e.Name()] = b
 	}
 	return out, nil
+}
+
+// isRunning tells whether the process is there and not a zombie.
+func isRunning(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, ok := strings.Cut(string(stat), ") ")
+	return ok && !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
+
+// createdOf names the containers that runc had made.
+func createdOf(left map[string]leftBundle) []string {
+	var out []string
+	for id, b := range left {
+		if b.created {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // recover makes whole what an earlier process left: it records the exits of containers whose shim was

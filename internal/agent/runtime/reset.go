@@ -4,13 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 )
@@ -46,24 +41,6 @@ func (r *Runtime) Reset(ctx context.Context) error {
 	}
 	errs = append(errs, r.collect(ctx, true))
 	errs = append(errs, r.cgroups.kill(r.cgroupPath()), r.cgroups.remove(ctx, r.cgroupPath()))
-	return errors.Join(append(errs, unmountBelow(r.config.RunDir))...)
-}
-
-// unmountBelow unmounts what interrupted launches left mounted in the directory.
-func unmountBelow(dir string) error {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("read the mounts: %w", err)
-	}
-	var errs []error
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 || !strings.HasPrefix(fields[4], filepath.Clean(dir)+"/") {
-			continue
-		}
-		if err := mount.UnmountAll(fields[4], 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("unmount %s: %w", fields[4], err))
-		}
-	}
+	errs = append(errs, unmountBelow(r.config.RunDir))
 	return errors.Join(errs...)
 }

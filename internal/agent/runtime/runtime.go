@@ -36,6 +36,9 @@ type Config struct {
 	RunDir string
 	// RuntimeDir holds the executables that containers run under, <data-dir>/runtime.
 	RuntimeDir string
+	// Runc is the runc to use; empty: the one built in, or else $BERTH_RUNC, one beside the
+	// executable, or one in PATH.
+	Runc string
 	// Instance tells the instances of Berth on a host apart, 8 hexadecimal digits: it names cgroups.
 	Instance string
 	// RegistryMap redirects image names: a registry host, with or without the beginning of a
@@ -67,6 +70,7 @@ type Runtime struct {
 	generation string // changes when RunDir was emptied, as by a reboot
 	images     imageState
 	keys       keyedLock // container IDs
+	shims      keyedLock // task IDs: taken alone by what may end a task's shim
 
 	mu      sync.Mutex
 	started map[string]time.Time // when this process started a container
@@ -112,14 +116,14 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 	if r.generation, err = readGeneration(filepath.Join(config.RunDir, "generation")); err != nil {
 		return nil, err
 	}
-	if r.programs, err = installPrograms(config.RuntimeDir); err != nil {
+	if r.programs, err = installPrograms(config.RuntimeDir, config.Runc); err != nil {
 		return nil, err
 	}
 	left, err := readBundles(config.RunDir)
 	if err != nil {
 		return nil, err
 	}
-	r.engine, err = openEngine(r.call(ctx), config.Root, config.RunDir, r.watch)
+	r.engine, err = openEngine(r.call(ctx), config.Root, config.RunDir, createdOf(left), r.watch)
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded containerd: %w", err)
 	}

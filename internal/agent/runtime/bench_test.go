@@ -1,0 +1,45 @@
+package runtime
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// BenchmarkLaunch measures a task of one container: from Create to Start having returned, and what
+// its removal takes.
+func BenchmarkLaunch(b *testing.B) {
+	r := newHost(b).openForTest()
+	image := importBusybox(b, r)
+	var create, start, remove time.Duration
+	i := 0
+	for b.Loop() {
+		i++
+		c := testContainer(image, fmt.Sprintf("c%d", i), "exec sleep 100")
+		t0 := time.Now()
+		if err := r.PrepareTask(b.Context(), c.TaskID, 256, 512); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Create(b.Context(), c); err != nil {
+			b.Fatal(err)
+		}
+		t1 := time.Now()
+		if _, err := r.Start(b.Context(), c.ID); err != nil {
+			b.Fatal(err)
+		}
+		t2 := time.Now()
+		if err := r.Delete(b.Context(), c.ID); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.RemoveTask(b.Context(), c.TaskID); err != nil {
+			b.Fatal(err)
+		}
+		create += t1.Sub(t0)
+		start += t2.Sub(t1)
+		remove += time.Since(t2)
+	}
+	ms := func(d time.Duration) float64 { return d.Seconds() * 1e3 / float64(i) }
+	b.ReportMetric(ms(create), "create-ms")
+	b.ReportMetric(ms(start), "start-ms")
+	b.ReportMetric(ms(remove), "remove-ms")
+}
