@@ -193,8 +193,16 @@ func readHostFacts() (hostFacts, error) {
 		maxNoFile:    files.Max,
 		devices:      devices,
 		maskedPaths:  s.Linux.MaskedPaths,
-		seccomp:      func(s *specs.Spec) *specs.LinuxSeccomp { return seccomp.DefaultProfile(s) },
+		seccomp:      seccompProfile(),
 	}, nil
+}
+
+// seccompProfile answers Docker's default filter of system calls, or nil if the kernel has none.
+func seccompProfile() func(*specs.Spec) *specs.LinuxSeccomp {
+	if !checkSeccomp().OK {
+		return nil
+	}
+	return seccomp.DefaultProfile
 }
 
 // cgroupPath is the cgroup of the instance, of a task, or of a container of it.
