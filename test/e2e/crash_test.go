@@ -268,7 +268,8 @@ func (c *crash) check(p *promises, token string) {
 	for arn := range p.ran {
 		out, err := client.DescribeTasks(bounded, &ecs.DescribeTasksInput{Cluster: &c.cluster, Tasks: []string{arn}})
 		if err != nil || len(out.Tasks) != 1 || aws.ToString(out.Tasks[0].LastStatus) != "STOPPED" {
-			c.Fatalf("the task %s did not reach its end: %v %s\n%s", arn, err, show(out), lastLines(c.b.Log(), 60))
+			c.b.Quit() // for the goroutines: it may hang
+			c.Fatalf("the task %s did not reach its end: %v %s\n%s", arn, err, show(out), lastLines(c.b.Log(), 1000))
 		}
 		task := out.Tasks[0]
 		if task.StopCode == "" || aws.ToString(task.StoppedReason) == "" {

@@ -215,6 +215,9 @@ func (b *Berth) Exited() <-chan struct{} { return b.current().exited }
 // Kill ends `berth up` with SIGKILL and waits until it is gone.
 func (b *Berth) Kill() { b.signal(syscall.SIGKILL, 10*time.Second) }
 
+// Quit ends `berth up` with SIGQUIT, which puts its goroutines into its log.
+func (b *Berth) Quit() { b.signal(syscall.SIGQUIT, 10*time.Second) }
+
 // Terminate ends `berth up` with SIGTERM and waits until it is gone.
 func (b *Berth) Terminate() { b.signal(syscall.SIGTERM, 30*time.Second) }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/runc"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/mount"
 	gorunc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +41,14 @@ func readBundles(runDir string) (map[string]leftBundle, error) {
 	out := map[string]leftBundle{}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			// containerd hides a bundle before it removes it, and does not come back to one it was
+			// removing when it died.
+			if err := removeHidden(path); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		var b leftBundle
 		if pid, err := gorunc.ReadPidFile(filepath.Join(path, "init.pid")); err == nil {
 			b.created = true
@@ -51,6 +60,17 @@ func readBundles(runDir string) (map[string]leftBundle, error) {
 		out[e.Name()] = b
 	}
 	return out, nil
+}
+
+// removeHidden removes a bundle whose container is gone.
+func removeHidden(path string) error {
+	if err := mount.UnmountAll(filepath.Join(path, "rootfs"), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unmount what is left of a bundle: %w", err)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("remove what is left of a bundle: %w", err)
+	}
+	return nil
 }
 
 // isRunning tells whether the process is there and not a zombie.
