@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/runc"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	gorunc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 )
