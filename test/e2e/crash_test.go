@@ -148,12 +148,17 @@ func (c *crash) round(env string, killAfter *time.Duration) (died bool) {
 			<-c.b.Exited()
 			cancel()
 		}()
+		var timer *time.Timer
+		killed := make(chan struct{})
 		if killAfter != nil {
-			timer := time.AfterFunc(*killAfter, c.b.Kill)
-			defer timer.Stop()
+			timer = time.AfterFunc(*killAfter, func() { defer close(killed); c.b.Kill() })
 		}
 		c.workload(work, p, token)
 		cancel()
+		// A timer left running would kill the next Berth.
+		if timer != nil && !timer.Stop() {
+			<-killed
+		}
 	}
 	select {
 	case <-c.b.Exited():
