@@ -304,12 +304,19 @@ func (o *Output) Tasks() ([]string, error) {
 	return ids, nil
 }
 
+// callLimit is how long a request may take before the process is looked after. A drain has 5 s, and then
+// the disk its time.
+const callLimit = 20 * time.Second
+
 // call asks the process, starting it if there is none, and again if it ended in between.
 func (o *Output) call(ctx context.Context, req process.Request) error {
 	const tries = 5
 	var err error
 	for range tries {
-		if _, err = process.Call(ctx, o.paths.Socket(), req); err == nil {
+		asking, cancel := context.WithTimeout(ctx, callLimit)
+		_, err = process.Call(asking, o.paths.Socket(), req)
+		cancel()
+		if err == nil {
 			return nil
 		}
 		if errors.Is(err, process.ErrFailed) || ctx.Err() != nil {

@@ -337,6 +337,35 @@ func TestProcessOutlivesBerth(t *testing.T) {
 	checkLines(t, f.read(t, agent.OutputQuery{TaskID: "task1", Tail: -1}), 20_000)
 }
 
+// A process that is stopped does not answer; the next Berth replaces it.
+func TestStoppedProcessIsReplaced(t *testing.T) {
+	t.Parallel()
+	f := open(t, nil)
+	a := f.attach(t, "task1", "app", "c1")
+	pid := f.pid(t)
+	f.Close()
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	for stopped := false; !stopped; { // which each of its threads does in its own time
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		must(t, err)
+		stopped = len(tasks) > 0
+		for _, path := range tasks {
+			b, _ := os.ReadFile(path)
+			stopped = stopped && bytes.Contains(b, []byte("State:\tT"))
+		}
+	}
+	a.out.WriteString("while it is stopped\n")
+	f.reopen(t)
+	if f.pid(t) == pid {
+		t.Error("it is not replaced")
+	}
+	a.close()
+	f.detach(t, "c1")
+	if got := texts(f.read(t, agent.OutputQuery{TaskID: "task1", Tail: -1})); !slices.Equal(got, []string{"while it is stopped"}) {
+		t.Errorf("read %q", got)
+	}
+}
+
 // A process that outlived the container still holds the FIFO, and may write for ever.
 func TestDetachIsBounded(t *testing.T) {
 	t.Parallel()

@@ -28,6 +28,9 @@ func Main(args []string) int { return process.Main(args) }
 // startLimit bounds how long a logger process may take to start, handover included.
 const startLimit = 20 * time.Second
 
+// helloLimit is how long a process may take to say who it is.
+const helloLimit = 3 * time.Second
+
 // ensure returns when there is a logger process of our build.
 func (o *Output) ensure(ctx context.Context) error {
 	o.starting.Lock()
@@ -35,7 +38,7 @@ func (o *Output) ensure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	for try := 1; ; try++ {
-		hello, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpHello})
+		hello, err := o.hello(ctx)
 		if err == nil && hello.Protocol == process.Protocol && hello.Build == o.cfg.Build {
 			return nil
 		}
@@ -55,10 +58,42 @@ func (o *Output) ensure(ctx context.Context) error {
 	}
 }
 
+// errNone is the error of hello when no process is there.
+var errNone = errors.New("there is no logger process")
+
+// hello asks the process who it is. It answers whatever its disk does; one that does not is stopped or
+// broken, and is killed.
+func (o *Output) hello(ctx context.Context) (process.Response, error) {
+	asking, cancel := context.WithTimeout(ctx, helloLimit)
+	defer cancel()
+	hello, err := process.Call(asking, o.paths.Socket(), process.Request{Op: process.OpHello})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		return hello, errNone
+	}
+	if err == nil || ctx.Err() != nil || asking.Err() == nil {
+		return hello, err
+	}
+	pid, err := process.Peer(o.paths.Socket())
+	if err != nil {
+		return hello, errNone
+	}
+	o.log.Warn("the logger process does not answer and is killed", "pid", pid)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return hello, errNone
+	}
+	defer unix.Close(fd)
+	unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	if err := awaitEnd(ctx, fd); err != nil {
+		return hello, fmt.Errorf("the logger process, %d, does not end: %w", pid, err)
+	}
+	return hello, errNone
+}
+
 // exit has the process end, if there is one, and waits until it has.
 func (o *Output) exit(ctx context.Context) error {
-	hello, err := process.Call(ctx, o.paths.Socket(), process.Request{Op: process.OpHello})
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+	hello, err := o.hello(ctx)
+	if errors.Is(err, errNone) {
 		return nil // the lock tells the rest
 	}
 	if err != nil {

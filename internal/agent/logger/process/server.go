@@ -10,8 +10,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // idleLimit is how long a process lives that has nothing to read and no agent.
@@ -194,14 +192,6 @@ func (s *server) checkIdle() {
 
 // sameUser keeps other users out, should the directory's mode ever have been changed.
 func sameUser(conn *net.UnixConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	ok := false
-	raw.Control(func(fd uintptr) {
-		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		ok = err == nil && int(cred.Uid) == os.Geteuid()
-	})
-	return ok
+	cred, err := credentials(conn)
+	return err == nil && int(cred.Uid) == os.Geteuid()
 }
