@@ -8,7 +8,7 @@
 //
 // Addresses are routed, not bridged: nothing is broadcast, so no ARP is needed in either direction,
 // and a task hears only what is sent to it. Tasks of one host reach each other and the host through
-// the host's routing; the host speaks to them as the subnet's first address, on lo.
+// the host's routing; the host speaks to them as the subnet's router, an address on lo.
 //
 // One nftables table, berth_<instance>, drops what a task sends with another address than its own and
 // what is not IPv4, and masquerades what leaves the subnet. It is the same however many tasks there
