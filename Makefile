@@ -6,7 +6,7 @@ SHELL       := /bin/bash
 MAKEFLAGS   += --no-builtin-rules
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-TAGS    := embed_runc,no_btrfs,no_devmapper,no_zfs,netgo,osusergo,grpcnotrace
+TAGS    := embed_runc,embed_shim,no_btrfs,no_devmapper,no_zfs,netgo,osusergo,grpcnotrace
 LDFLAGS := -s -w -X main.version=$(VERSION)
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,CI,GOFLAGS,GOPROXY,GOCACHE,GOMODCACHE,BERTH_BIN)
 
@@ -25,8 +25,9 @@ build: deps runc ## bin/berth: one static binary with containerd and runc inside
 deps:
 	@scripts/install-deps.sh build
 
-runc:
+runc: # and the shim: what berth carries
 	@scripts/build-runc.sh
+	@scripts/build-shim.sh
 
 demo: ## from nothing to a task that answers over HTTP
 	@scripts/demo.sh

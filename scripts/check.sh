@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 step() { printf -- '--- %s\n' "$*"; }
-tags=embed_runc,no_btrfs,no_devmapper,no_zfs,netgo,osusergo,grpcnotrace
+tags=embed_runc,embed_shim,no_btrfs,no_devmapper,no_zfs,netgo,osusergo,grpcnotrace
 
 step build
 make --no-print-directory build

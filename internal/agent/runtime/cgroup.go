@@ -237,23 +237,6 @@ func removeCgroup(dir string) error {
 	return nil
 }
 
-// children names the cgroups directly below path in any hierarchy.
-func (c cgroups) children(path string) []string {
-	var out []string
-	for _, root := range c.trees() {
-		entries, err := os.ReadDir(filepath.Join(root, path))
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			if e.IsDir() && !slices.Contains(out, e.Name()) {
-				out = append(out, e.Name())
-			}
-		}
-	}
-	return out
-}
-
 // oomKills answers how many processes of the cgroup the kernel has killed for want of memory; 0 when
 // the cgroup is gone.
 func (c cgroups) oomKills(path string) int64 {

@@ -139,7 +139,7 @@ func TestCreateErrors(t *testing.T) {
 			`exec: "/nope": stat /nope: no such file or directory`},
 		{"no user", func(c *agent.ContainerSpec) { c.Container.User = "nobody2" },
 			"unable to find user nobody2: no matching entries in passwd file"},
-		{"no image", func(c *agent.ContainerSpec) { c.Image.Digest = "sha256:" + strings.Repeat("0", 64) }, "No such image"},
+		{"no image", func(c *agent.ContainerSpec) { c.Image.Digest = "sha256:" + strings.Repeat("0", 64) }, "no such image"},
 		{"little memory", func(c *agent.ContainerSpec) { c.Container.MemoryMib = 5 }, "minimum memory limit allowed is 6MB"},
 		{"bad capability", func(c *agent.ContainerSpec) { c.Container.CapabilitiesAdd = []string{"FLY"} }, "CAP_FLY"},
 		{"bad name", func(c *agent.ContainerSpec) { c.TaskID = "../x" }, "cannot name"},

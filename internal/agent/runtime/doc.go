@@ -13,7 +13,8 @@
 // A task's containers run under one shim, a process of its own that opens the output FIFOs, reaps the
 // containers and keeps their exit codes. It needs nothing from this process: killed and started
 // again, the runtime finds the shims through their bundles and asks them what happened meanwhile. The
-// shim is the berth binary under another name (ShimMain), and runs, like runc, from
+// shim is the berth binary under another name (ShimMain), or, in builds that carry it (tag
+// embed_shim), the same code as a binary of its own that starts faster. It runs, like runc, from
 // RuntimeDir/<digest>, where a copy stays for as long as a container refers to it: replacing the
 // berth binary changes nothing that runs.
 //

@@ -93,7 +93,7 @@ func (r *Runtime) unpacked(ctx context.Context, want agent.Image) (storedImage, 
 		return storedImage{}, fmt.Errorf("look for the image %s: %w", want.Ref, err)
 	}
 	if len(found) == 0 {
-		return storedImage{}, fmt.Errorf("No such image: %s@%s", want.Ref, want.Digest)
+		return storedImage{}, fmt.Errorf("no such image: %s@%s", want.Ref, want.Digest)
 	}
 	return r.unpack(ctx, found[0])
 }
@@ -262,7 +262,7 @@ func (r *Runtime) RemoveImage(ctx context.Context, ref string) error {
 	ctx = r.call(ctx)
 	record, err := r.engine.images.Get(ctx, name)
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("No such image: %s: %w", name, errdefs.ErrNotFound)
+		return fmt.Errorf("no such image: %s: %w", name, errdefs.ErrNotFound)
 	}
 	if err != nil {
 		return fmt.Errorf("look for the image %s: %w", name, err)

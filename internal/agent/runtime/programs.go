@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berthhq/berth/internal/agent/runtime/shim"
 )
 
 // RuncEnv names the runc to use in builds that carry none.
@@ -26,7 +28,7 @@ type programs struct {
 	shim, runc string // absolute paths in dir
 }
 
-// installPrograms puts this executable, as the shim, and runc under base, unless they are there. runc
+// installPrograms puts the shim, which is this executable or the one it carries, and runc under base, unless they are there. runc
 // is the path of the one to use, if not that of this build.
 func installPrograms(base, runc string) (programs, error) {
 	if err := os.MkdirAll(base, 0o711); err != nil {
@@ -53,7 +55,7 @@ func installPrograms(base, runc string) (programs, error) {
 	}
 	digest := sha256.Sum256([]byte(key))
 	dir := filepath.Join(base, hex.EncodeToString(digest[:8]))
-	p := programs{dir: dir, shim: filepath.Join(dir, ShimName), runc: filepath.Join(dir, "runc")}
+	p := programs{dir: dir, shim: filepath.Join(dir, shim.Name), runc: filepath.Join(dir, "runc")}
 	if err := sums.save(); err != nil {
 		return programs{}, err
 	}
@@ -69,7 +71,12 @@ func installPrograms(base, runc string) (programs, error) {
 	if err := os.Chmod(tmp, 0o711); err != nil {
 		return programs{}, fmt.Errorf("install the container runtime: %w", err)
 	}
-	if err := place("/proc/self/exe", filepath.Join(tmp, ShimName)); err != nil {
+	if embeddedShim != "" {
+		err = os.WriteFile(filepath.Join(tmp, shim.Name), []byte(embeddedShim), 0o755)
+	} else {
+		err = place("/proc/self/exe", filepath.Join(tmp, shim.Name))
+	}
+	if err != nil {
 		return programs{}, fmt.Errorf("install the shim: %w", err)
 	}
 	if runc == "" {

@@ -363,7 +363,7 @@ func TestRemoveImage(t *testing.T) {
 	if err := r.RemoveImage(t.Context(), "busybox"); err == nil {
 		t.Error("it can be removed twice")
 	}
-	if err := r.Create(t.Context(), testContainer(image, "c2", "true")); err == nil || !strings.Contains(err.Error(), "No such image") {
+	if err := r.Create(t.Context(), testContainer(image, "c2", "true")); err == nil || !strings.Contains(err.Error(), "no such image") {
 		t.Errorf("a container of a removed image: %v", err)
 	}
 	blobs, err := filepath.Glob(filepath.Join(h.config.Root, "io.containerd.content.v1.content/blobs/sha256/*"))

@@ -1,0 +1,52 @@
+// Package shim is the life of a shim: the process that a task's containers run under, which outlives
+// berth. It stands apart from package runtime so that it can also be a binary of its own (berth-shim):
+// two processes of it start at each launch, and what berth's other packages do at their start costs
+// each some 15 ms of CPU.
+package shim
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
+	containerdshim "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+)
+
+// Name is the name by which a binary is the shim.
+const Name = "containerd-shim-runc-v2"
+
+// Is tells whether a process started with these arguments is to be the shim. main asks before
+// anything else, because the shim's start is part of every launch.
+func Is(args []string) bool {
+	return len(args) > 0 && filepath.Base(args[0]) == Name
+}
+
+// Main is the whole life of a shim process. It returns only when the shim is done, and exits the
+// process itself when the shim fails.
+func Main() {
+	// The registry holds the plugins that the embedded containerd chooses from; RunShim loads all that
+	// is registered, so what it shall have is put in alone.
+	registry.Reset()
+	registry.Register(&plugin.Registration{
+		Type:     plugins.TTRPCPlugin,
+		ID:       "task",
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
+		InitFn: func(ic *plugin.InitContext) (any, error) {
+			publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
+			if err != nil {
+				return nil, err
+			}
+			stop, err := ic.GetByID(plugins.InternalPlugin, "shutdown")
+			if err != nil {
+				return nil, err
+			}
+			return task.NewTaskService(ic.Context, publisher.(containerdshim.Publisher), stop.(shutdown.Service))
+		},
+	})
+	containerdshim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
+}
