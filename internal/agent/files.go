@@ -74,7 +74,7 @@ func (h hostFiles) write(dir string, t *dispatchpb.Task, i int) ([]Mount, error)
 	} else {
 		name := containerHostname(t, i, "")
 		address := "127.0.1.1" // in mode none: Debian's way to give a host's name an address
-		if nic := t.NetworkInterface; t.NetworkMode == networkAWSVPC {
+		if nic := t.NetworkInterface; hasInterface(t) {
 			address = nic.PrivateIpv4
 		}
 		hosts = fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n%s", address, withAlias(name), extraHosts(c))

@@ -295,13 +295,19 @@ func (m *machine) advance(now time.Time) {
 	}
 	allStarted, last := true, time.Time{}
 	essentialExit, anyAlive := false, false
+	ended := now // when the first essential container, or the last of all, did
 	for i, c := range m.task.Containers {
 		cp := &p.Containers[i]
 		allStarted = allStarted && cp.Started
 		if cp.StartedAt.After(last) {
 			last = cp.StartedAt
 		}
-		essentialExit = essentialExit || c.Essential && cp.Exited
+		if c.Essential && cp.Exited {
+			essentialExit = true
+			if cp.FinishedAt.Before(ended) {
+				ended = cp.FinishedAt
+			}
+		}
 		anyAlive = anyAlive || !cp.Exited
 	}
 	if allStarted && p.StartedAt.IsZero() {
@@ -314,7 +320,7 @@ func (m *machine) advance(now time.Time) {
 	}
 	if essentialExit || !anyAlive {
 		if p.ExecutionStoppedAt.IsZero() {
-			p.ExecutionStoppedAt = now
+			p.ExecutionStoppedAt = ended
 			m.touch(now, true)
 		}
 		m.stop("Essential container in task exited", now)
@@ -367,7 +373,7 @@ func (m *machine) clearing(yield func(s step, after []step) bool) {
 			return
 		}
 	}
-	if m.task.NetworkMode == networkAWSVPC && m.begun(doNetwork, theTask) &&
+	if hasInterface(m.task) && m.begun(doNetwork, theTask) &&
 		!yield(step{doTeardown, theTask}, deletes) {
 		return
 	}
@@ -478,7 +484,7 @@ func (m *machine) planLaunch(want func(kind, int)) {
 	}
 	want(doPrepare, theTask)
 	ready := m.done[step{doPrepare, theTask}]
-	if m.task.NetworkMode == networkAWSVPC {
+	if hasInterface(m.task) {
 		want(doNetwork, theTask)
 		ready = ready && m.done[step{doNetwork, theTask}]
 	}

@@ -94,9 +94,9 @@ func checkAssignment(t *dispatchpb.Task) error {
 	}
 	switch t.NetworkMode {
 	case networkHost, networkNone:
-	case networkAWSVPC:
+	case networkAWSVPC, networkBridge:
 		if t.NetworkInterface == nil {
-			return fmt.Errorf("task %s has the network mode awsvpc and no network interface", t.Arn)
+			return fmt.Errorf("task %s has the network mode %s and no network interface", t.Arn, t.NetworkMode)
 		}
 	default:
 		return fmt.Errorf("task %s has the network mode %q, which this agent does not know", t.Arn, t.NetworkMode)

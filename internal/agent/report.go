@@ -23,7 +23,15 @@ const (
 	networkNone   = "none"
 	networkHost   = "host"
 	networkAWSVPC = "awsvpc"
+	networkBridge = "bridge"
 )
+
+// hasInterface tells whether the task has a namespace with an interface of its own. In mode awsvpc it
+// is the task's elastic network interface; in mode bridge the server gives one to tasks of a single
+// container without port mappings, and it is nobody's business but the task's.
+func hasInterface(t *dispatchpb.Task) bool {
+	return t.NetworkMode == networkAWSVPC || t.NetworkMode == networkBridge
+}
 
 // maxReason is how many bytes of a reason Amazon's agent passes on.
 const maxReason = 1024
