@@ -132,3 +132,40 @@ func BenchmarkUpdatePlacements(b *testing.B) {
 		})
 	}
 }
+
+// Opening a store that was killed: ready means that the first snapshot is complete.
+func BenchmarkOpen(b *testing.B) {
+	for _, tasks := range []int{0, 10_000} {
+		b.Run(fmt.Sprintf("tasks=%d", tasks), func(b *testing.B) {
+			cfg := Config{Dir: b.TempDir(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+			open := func() *Store {
+				s, err := Open(b.Context(), cfg, benchSpecs, benchPlacements, benchHosts)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return s
+			}
+			s := open()
+			for task := 0; task < tasks; {
+				if _, err := s.Update(b.Context(), func(tx *Tx) error {
+					for range 60 {
+						task++
+						id := K(benchScope, fmt.Sprintf("default/%032x", task))
+						benchSpecs.Put(tx, id, newBenchSpec())
+						benchPlacements.Put(tx, id, &benchPlacement{Host: "host", Sequence: int64(task)})
+					}
+					return nil
+				}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			s.Close()
+			for b.Loop() {
+				s := open()
+				b.StopTimer()
+				s.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}

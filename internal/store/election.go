@@ -10,8 +10,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// sessionTTL is how long a server's lease outlives the server.
-const sessionTTL = 10 * time.Second
+// How long a server's lease outlives the server. The embedded member's lease is revoked when the process
+// starts again, and nobody else waits for it: it only has to outlast pauses.
+const (
+	sessionTTL         = 10 * time.Second
+	sessionTTLEmbedded = time.Minute
+)
 
 // session is the server's lease: one for all its leaderships and ephemeral rows, kept alive by one
 // goroutine. It is made on first use and made anew after it was lost.
@@ -84,7 +88,11 @@ func (s *Store) openSession(ctx context.Context) (*session, error) {
 	}
 	rctx, cancel := s.within(ctx, attemptTimeout)
 	defer cancel()
-	grant, err := s.client.Grant(rctx, int64(sessionTTL/time.Second))
+	ttl := sessionTTL
+	if s.member != nil {
+		ttl = sessionTTLEmbedded
+	}
+	grant, err := s.client.Grant(rctx, int64(ttl/time.Second))
 	if errors.Is(err, rpctypes.ErrNoSpace) {
 		s.spaceWanted()
 		return nil, ErrNoSpace
@@ -99,7 +107,7 @@ func (s *Store) openSession(ctx context.Context) (*session, error) {
 		se.end()
 		return nil, s.outcome(ctx, false, fmt.Errorf("store: keeping the lease alive: %w", err))
 	}
-	s.loops.Go(func() {
+	s.spawn(func() {
 		for range alive {
 		}
 		if se.ctx.Err() == nil {
@@ -231,10 +239,12 @@ func (s *Store) Campaign(ctx context.Context, name, value string) (*Leadership, 
 		if l.lost(snap) {
 			continue
 		}
-		s.loops.Go(func() {
+		if !s.spawn(func() {
 			defer close(l.done)
 			s.wait(l.session.ctx, l.lost)
-		})
+		}) {
+			return nil, s.err
+		}
 		return l, nil
 	}
 }

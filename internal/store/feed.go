@@ -36,7 +36,7 @@ func (s *Store) load(ctx context.Context) error {
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			slot, e, err := s.decode(kv)
+			slot, e, err := s.decode(kv, nil)
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,8 @@ func (s *Store) load(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) decode(kv *mvccpb.KeyValue) (slot int, e *entry, err error) {
+// decode decodes a stored row, unless that has been done ahead.
+func (s *Store) decode(kv *mvccpb.KeyValue, p *pending) (slot int, e *entry, err error) {
 	slot, path, err := s.schema.parse(strings.TrimPrefix(string(kv.Key), s.prefix))
 	if err != nil {
 		var newer *NewerSchemaError
@@ -66,6 +67,9 @@ func (s *Store) decode(kv *mvccpb.KeyValue) (slot int, e *entry, err error) {
 			return 0, nil, err
 		}
 		return 0, nil, &CorruptRowError{Path: string(kv.Key), Err: err}
+	}
+	if e := p.take(rowRef{slot, path}, kv); e != nil {
+		return slot, e, nil
 	}
 	e, err = newEntry(s.schema.specs[slot], path, kv.Value, kv.CreateRevision, kv.ModRevision)
 	return slot, e, err
@@ -189,11 +193,10 @@ func (s *Store) applyEvent(b *builder, ev *clientv3.Event) (RowChange, error) {
 		}
 		return rowChange(s.schema.specs[slot], old, nil), nil
 	}
-	slot, e, err := s.decode(ev.Kv)
+	slot, e, err := s.decode(ev.Kv, s.marks.saw(ev.Kv))
 	if err != nil {
 		return RowChange{}, err
 	}
-	s.marks.saw(ev.Kv)
 	old := b.put(slot, e)
 	return rowChange(s.schema.specs[slot], old, e), nil
 }

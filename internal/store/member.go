@@ -84,13 +84,13 @@ func startMember(ctx context.Context, cfg Config, failed func(error)) (_ *member
 		PreVote:       true,
 
 		// A restart reads the log since the last snapshot into memory.
-		SnapshotCount:          2000,
+		SnapshotCount:          250,
 		SnapshotCatchUpEntries: 100,
 		MaxSnapFiles:           2,
 		MaxWALFiles:            2,
 
 		QuotaBackendBytes:    cfg.QuotaBytes,
-		BackendBatchInterval: 100 * time.Millisecond,
+		BackendBatchInterval: 500 * time.Millisecond,
 		BackendBatchLimit:    10000,
 		MaxTxnOps:            MaxOps,
 		MaxRequestBytes:      MaxBytes + MaxBytes/2,

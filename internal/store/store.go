@@ -142,11 +142,11 @@ func Open(ctx context.Context, cfg Config, tables ...TableDef) (_ *Store, err er
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	s.loops.Go(s.follow)
+	s.spawn(s.follow)
 	if err := s.initialize(ctx); err != nil {
 		return nil, err
 	}
-	s.loops.Go(s.maintain)
+	s.spawn(s.maintain)
 	return s, nil
 }
 
@@ -231,6 +231,8 @@ func (s *Store) close() error {
 		// What waits inside a member that has failed may wait for ever.
 		return s.member.stop()
 	}
+	s.mu.Lock() // lets a spawn under way finish
+	s.mu.Unlock()
 	s.loops.Wait()
 	if s.member != nil {
 		return s.member.stop()
@@ -241,6 +243,17 @@ func (s *Store) close() error {
 		}
 	}
 	return nil
+}
+
+// spawn runs f on a goroutine that Close waits for, unless the store has stopped.
+func (s *Store) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Err() != nil {
+		return false
+	}
+	s.loops.Go(f)
+	return true
 }
 
 // publish makes a change's snapshot the newest, and tells all who wait.

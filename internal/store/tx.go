@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -56,7 +57,7 @@ type write struct {
 	val       any // nil: delete
 	value     []byte
 	ephemeral bool
-	entry     *entry // as decoded when the commit comes back
+	decoded   atomic.Pointer[entry] // ahead of the commit's coming back
 }
 
 // Snapshot is what the attempt started from. Reading through it guards nothing and does not see the
@@ -162,7 +163,8 @@ func (tx *Tx) fail(err error) {
 func (t *Table[T]) Put(tx *Tx, k Key, v *T) { tx.write(t.spec, k, notNil(t.spec, v), false) }
 
 // PutEphemeral is Put of a row that lasts as long as this server: it is deleted when the Store is closed,
-// or some ten seconds after the server is gone. A later Put makes the row permanent.
+// when a process of the same ServerID opens the store again, or some ten seconds after the server is gone
+// (a minute, when embedded). A later Put makes the row permanent.
 func (t *Table[T]) PutEphemeral(tx *Tx, k Key, v *T) { tx.write(t.spec, k, notNil(t.spec, v), true) }
 
 func notNil[T any](spec *tableSpec, v *T) any {
@@ -180,7 +182,7 @@ func (t *Table[T]) Delete(tx *Tx, k Key) { tx.write(t.spec, k, nil, false) }
 //
 // The commit takes place only if every row that fn got, put or deleted through the Tx is still as it was
 // in the snapshot; else the snapshot catches up and fn runs again: it must have no effects but on its Tx
-// and variables that it sets anew. An error from fn ends the Update; nothing is written. An Update that
+// and variables that it sets anew, and must not call Update. An error from fn ends the Update; nothing is written. An Update that
 // writes nothing does no I/O and returns the snapshot's revision.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (revision int64, err error) {
 	queued := false
@@ -247,6 +249,9 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, err error) 
 	}
 	p := s.marks.add(tx)
 	defer s.marks.remove(tx)
+	if len(tx.writes) >= decodeAhead {
+		go p.decode(s.schema)
+	}
 	unsure, spaceTries := false, 0
 	for delay := 10 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		ops, err := s.operations(ctx, tx)
@@ -276,10 +281,12 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, err error) 
 			}
 			return 0, errConflict
 		case errors.Is(err, rpctypes.ErrNoSpace):
-			// Often it is only history that takes the space.
+			// etcd applies the transaction that crosses the quota, and refuses it all the same.
+			unsure = true
 			if spaceTries++; s.member == nil || spaceTries > 2 {
-				return 0, ErrNoSpace
+				return s.settleNoSpace(ctx, p)
 			}
+			// Often it is only history that takes the space.
 			if err := s.awaitSpace(ctx); err != nil {
 				return 0, s.outcome(ctx, unsure, err)
 			}
@@ -446,14 +453,35 @@ func (s *Store) askProgress() {
 	}
 }
 
+// settleNoSpace finds out whether a transaction refused for want of space was the one that crossed the quota.
+func (s *Store) settleNoSpace(ctx context.Context, p *pending) (int64, error) {
+	newest, err := s.newestRevision(ctx)
+	if err != nil {
+		return 0, s.outcome(ctx, true, err)
+	}
+	if revision, err := s.settle(ctx, p, newest); revision != 0 || err != nil {
+		return revision, err
+	}
+	return 0, ErrNoSpace
+}
+
+// newestRevision asks etcd, not the snapshot.
+func (s *Store) newestRevision(ctx context.Context) (int64, error) {
+	rctx, cancel := s.within(ctx, attemptTimeout)
+	defer cancel()
+	resp, err := s.client.Get(rctx, s.prefix+metaTable.spec.name+"/"+Key{ID: "format"}.path(), clientv3.WithKeysOnly())
+	if err != nil {
+		return 0, fmt.Errorf("store: asking for the newest revision: %w", err)
+	}
+	return resp.Header.Revision, nil
+}
+
 // Sync returns when the local snapshot includes everything that any server had committed when Sync was
 // called.
 func (s *Store) Sync(ctx context.Context) error {
-	rctx, cancel := s.within(ctx, attemptTimeout)
-	resp, err := s.client.Get(rctx, s.prefix+metaTable.spec.name+"/"+Key{ID: "format"}.path(), clientv3.WithKeysOnly())
-	cancel()
+	newest, err := s.newestRevision(ctx)
 	if err != nil {
-		return s.outcome(ctx, false, fmt.Errorf("store: asking for the newest revision: %w", err))
+		return s.outcome(ctx, false, err)
 	}
 	ask := time.NewTicker(20 * time.Millisecond)
 	defer ask.Stop()
@@ -461,7 +489,7 @@ func (s *Store) Sync(ctx context.Context) error {
 		s.mu.Lock()
 		moved := s.moved
 		s.mu.Unlock()
-		if s.Snapshot().revision >= resp.Header.Revision {
+		if s.Snapshot().revision >= newest {
 			return nil
 		}
 		select {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,20 +29,27 @@ func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
 	return &slogCore{log: slog.New(c.log.Handler().WithAttrs(attrs(fields)))}
 }
 
-// harmless warnings are not passed on.
-var harmless = map[string]bool{
+// harmless are parts of warnings that are not passed on.
+var harmless = []string{
 	// A member that starts for the first time; tried again seconds later.
-	"Failed to detect schema version":  true,
-	"failed to update storage version": true,
+	"Failed to detect schema version",
+	"failed to update storage version",
+	// A member that starts again and has not yet applied its log; it tries again a few ticks later.
+	"cannot campaign at term",
 	// The client's every failed try; what comes of it the store says itself.
-	"retrying of unary invoker failed": true,
+	"retrying of unary invoker failed",
 }
 
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) && !harmless[e.Message] {
-		return ce.AddCore(e, c)
+	if !c.Enabled(e.Level) {
+		return ce
 	}
-	return ce
+	for _, h := range harmless {
+		if strings.Contains(e.Message, h) {
+			return ce
+		}
+	}
+	return ce.AddCore(e, c)
 }
 
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
