@@ -146,7 +146,8 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 		}
 	}
 	spec, err := buildSpec(specInput{
-		container: c, image: image.config, user: user, cgroup: r.cgroupPath(c.TaskID, c.ID), host: r.host,
+		container: c, image: image.config, user: user, cgroup: r.cgroupPath(c.TaskID, c.ID),
+		init: r.programs.shim, host: r.host,
 	})
 	if err != nil {
 		return containerRecord{}, err

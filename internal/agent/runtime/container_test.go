@@ -18,6 +18,10 @@ func TestContainerProcess(t *testing.T) {
 	t.Parallel()
 	r := newHost(t).openForTest()
 	image := importBusybox(t, r)
+	ownCgroup := "/berth-" + r.config.Instance + "/task-cgroup/cgroup"
+	if r.host.unified {
+		ownCgroup = "0::/\n"
+	}
 	const status = `grep -E '^(Cap(Bnd|Eff)|NoNewPrivs|Seccomp):' /proc/self/status | tail -n 10`
 	tests := []struct {
 		name   string
@@ -56,7 +60,7 @@ func TestContainerProcess(t *testing.T) {
 			c.Container.SharedMemoryMib = 10
 			c.Container.Tmpfs = []*dispatchpb.Tmpfs{{Path: "/scratch", SizeMib: 3}}
 		}, []string{"10         0        10   0% /dev/shm", "3         0         3   0% /scratch"}},
-		{"cgroup", "cat /proc/self/cgroup", nil, []string{"/berth-" + r.config.Instance + "/task-cgroup/cgroup"}},
+		{"cgroup", "cat /proc/self/cgroup", nil, []string{ownCgroup}},
 		{"terminal", "ls -l /proc/self/fd/1; echo $TERM", func(c *agent.ContainerSpec) { c.Container.PseudoTerminal = true },
 			[]string{"/dev/pts/0", "xterm"}},
 	}
@@ -92,6 +96,45 @@ func TestInteractive(t *testing.T) {
 	waitPhase(t, r, "c2", agent.PhaseStopped)
 	if state, _, err := r.Inspect(t.Context(), "c1"); err != nil || state.Phase != agent.PhaseRunning {
 		t.Errorf("with its standard input open it is %+v, %v", state, err)
+	}
+}
+
+// With an init process, signals reach the command, and orphans are reaped.
+func TestInitProcess(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.config.Shim = builtShim(t)
+	r := h.openForTest()
+	image := importBusybox(t, r)
+	look := testContainer(image, "look", "cat /proc/1/cmdline; echo; (sleep 0.01 &); sleep 0.2; grep -c zombie /proc/[0-9]*/status; exit 5")
+	look.Container.InitProcess = true
+	got, state := runOutput(t, r, look)
+	if !strings.HasPrefix(got, "/sbin/docker-init\x00--\x00sh") || strings.Contains(got, ":1\n") || state.ExitCode != 5 {
+		t.Errorf("with an init process the output is %q, %+v", got, state)
+	}
+
+	c := testContainer(image, "c1", "trap 'exit 9' TERM; while true; do sleep 0.05; done")
+	c.Container.InitProcess = true
+	run(t, r, c)
+	waitUntil(t, "it is up", func() bool {
+		return len(cgroupProcs(t, h, c.TaskID, c.ID)) >= 2
+	})
+	waitUntil(t, "SIGTERM ends it", func() bool {
+		if err := r.Signal(t.Context(), "c1", "SIGTERM"); err != nil {
+			t.Fatal(err)
+		}
+		state, _, err := r.Inspect(t.Context(), "c1")
+		return err == nil && state.Phase == agent.PhaseStopped
+	})
+	if state := waitPhase(t, r, "c1", agent.PhaseStopped); state.ExitCode != 9 && state.ExitCode != 143 {
+		t.Errorf("state is %+v", state)
+	}
+
+	lost := testContainer(c.Image, "lost", "")
+	lost.Container.Command, lost.Container.InitProcess = []string{"nope"}, true
+	run(t, r, lost)
+	if state := waitPhase(t, r, "lost", agent.PhaseStopped); state.ExitCode != 127 {
+		t.Errorf("a command that is not there is %+v", state)
 	}
 }
 

@@ -75,6 +75,20 @@ func builtRunc(t testing.TB) string {
 	return path
 }
 
+// builtShim is the shim that scripts/build-shim.sh has built. The test binary is a shim too, but may
+// not be static, and so no init process.
+func builtShim(t testing.TB) string {
+	t.Helper()
+	path, err := filepath.Abs("embedded/shim")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("the shim is not built, run scripts/build-shim.sh: %v", err)
+	}
+	return path
+}
+
 // testWriter logs to the test until it has ended.
 type testWriter struct{ t testing.TB }
 

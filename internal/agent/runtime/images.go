@@ -306,6 +306,7 @@ func (r *Runtime) collect(ctx context.Context, fresh bool) error {
 	for _, c := range containers {
 		needed[c.Labels[labelDigest]] = true
 	}
+	removed := fresh
 	for _, record := range records {
 		if !strings.HasPrefix(record.Name, pinPrefix) || needed[record.Target.Digest.String()] {
 			continue
@@ -316,6 +317,10 @@ func (r *Runtime) collect(ctx context.Context, fresh bool) error {
 		if err := r.engine.images.Delete(ctx, record.Name); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("remove the image %s: %w", record.Name, err)
 		}
+		removed = true
+	}
+	if !removed {
+		return nil
 	}
 	r.images.forget()
 	if _, err := r.engine.collector.ScheduleAndWait(ctx); err != nil {

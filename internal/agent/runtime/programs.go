@@ -28,9 +28,9 @@ type programs struct {
 	shim, runc string // absolute paths in dir
 }
 
-// installPrograms puts the shim, which is this executable or the one it carries, and runc under base, unless they are there. runc
-// is the path of the one to use, if not that of this build.
-func installPrograms(base, runc string) (programs, error) {
+// installPrograms puts the shim, which is this executable or the one it carries, and runc under base, unless they are there.
+// shimPath and runc are those to use, if not those of this build.
+func installPrograms(base, shimPath, runc string) (programs, error) {
 	if err := os.MkdirAll(base, 0o711); err != nil {
 		return programs{}, fmt.Errorf("make the directory of runtimes: %w", err)
 	}
@@ -46,12 +46,15 @@ func installPrograms(base, runc string) (programs, error) {
 			return programs{}, err
 		}
 	}
-	if runc != "" {
-		sum, err := sums.of(runc)
-		if err != nil {
-			return programs{}, fmt.Errorf("digest %s: %w", runc, err)
+	for _, path := range []string{shimPath, runc} {
+		if path == "" {
+			continue
 		}
-		key += " runc " + sum
+		sum, err := sums.of(path)
+		if err != nil {
+			return programs{}, fmt.Errorf("digest %s: %w", path, err)
+		}
+		key += " and " + sum
 	}
 	digest := sha256.Sum256([]byte(key))
 	dir := filepath.Join(base, hex.EncodeToString(digest[:8]))
@@ -71,9 +74,12 @@ func installPrograms(base, runc string) (programs, error) {
 	if err := os.Chmod(tmp, 0o711); err != nil {
 		return programs{}, fmt.Errorf("install the container runtime: %w", err)
 	}
-	if embeddedShim != "" {
+	switch {
+	case shimPath != "":
+		err = place(shimPath, filepath.Join(tmp, shim.Name))
+	case embeddedShim != "":
 		err = os.WriteFile(filepath.Join(tmp, shim.Name), []byte(embeddedShim), 0o755)
-	} else {
+	default:
 		err = place("/proc/self/exe", filepath.Join(tmp, shim.Name))
 	}
 	if err != nil {

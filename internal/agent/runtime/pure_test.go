@@ -222,12 +222,12 @@ func TestPrograms(t *testing.T) {
 	if err := os.WriteFile(runc, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	first, err := installPrograms(base, runc)
+	first, err := installPrograms(base, "", runc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	again, err := installPrograms(base, runc)
+	again, err := installPrograms(base, "", runc)
 	if err != nil || again != first {
 		t.Errorf("installed again it is %+v, %v", again, err)
 	}
@@ -242,7 +242,7 @@ func TestPrograms(t *testing.T) {
 	if err := os.WriteFile(runc, []byte("#!/bin/sh\necho\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	second, err := installPrograms(base, runc)
+	second, err := installPrograms(base, "", runc)
 	if err != nil || second.dir == first.dir {
 		t.Errorf("another runc is in %s, %v", second.dir, err)
 	}
@@ -252,7 +252,7 @@ func TestPrograms(t *testing.T) {
 	if _, err := os.Stat(first.dir); !os.IsNotExist(err) {
 		t.Errorf("the old one is there: %v", err)
 	}
-	if _, err := installPrograms(base, filepath.Join(base, "nope")); err == nil {
+	if _, err := installPrograms(base, "", filepath.Join(base, "nope")); err == nil {
 		t.Error("a missing runc is installed")
 	}
 }

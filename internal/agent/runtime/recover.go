@@ -129,6 +129,9 @@ func (r *Runtime) recover(ctx context.Context, left map[string]leftBundle) error
 			return err
 		}
 	}
+	if err := r.collect(ctx, false); err != nil {
+		return err
+	}
 	return removeOldPrograms(r.config.RuntimeDir, keep)
 }
 

@@ -36,6 +36,9 @@ type Config struct {
 	RunDir string
 	// RuntimeDir holds the executables that containers run under, <data-dir>/runtime.
 	RuntimeDir string
+	// Shim is the shim to use; empty: the one built in, or this executable, whose main then calls
+	// ShimMain. It must be a static binary to be the init process of containers as well.
+	Shim string
 	// Runc is the runc to use; empty: the one built in, or else $BERTH_RUNC, one beside the
 	// executable, or one in PATH.
 	Runc string
@@ -110,13 +113,14 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 	if r.host, err = readHostFacts(); err != nil {
 		return nil, err
 	}
+	r.host.unified = r.cgroups.unified != ""
 	if err := os.MkdirAll(config.RunDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the run directory: %w", err)
 	}
 	if r.generation, err = readGeneration(filepath.Join(config.RunDir, "generation")); err != nil {
 		return nil, err
 	}
-	if r.programs, err = installPrograms(config.RuntimeDir, config.Runc); err != nil {
+	if r.programs, err = installPrograms(config.RuntimeDir, config.Shim, config.Runc); err != nil {
 		return nil, err
 	}
 	left, err := readBundles(config.RunDir)

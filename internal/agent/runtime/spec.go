@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/agent/runtime/shim"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
 
@@ -39,6 +40,7 @@ type specInput struct {
 	image     ocispec.ImageConfig
 	user      specs.User
 	cgroup    string // absolute, below each hierarchy's root
+	init      string // the program that can be a container's init process
 	host      hostFacts
 }
 
@@ -48,6 +50,7 @@ type hostFacts struct {
 	maxNoFile    uint64              // highest limit of open files this process may give
 	devices      []specs.LinuxDevice // of the host, for privileged containers
 	maskedPaths  []string
+	unified      bool // cgroup version 2
 	seccomp      func(*specs.Spec) *specs.LinuxSeccomp
 }
 
@@ -76,6 +79,12 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 	mounts, err := containerMounts(in.container)
 	if err != nil {
 		return nil, err
+	}
+	if c.InitProcess {
+		args = append([]string{shim.InitPath, "--"}, args...)
+		mounts = append(mounts, specs.Mount{
+			Destination: shim.InitPath, Type: "bind", Source: in.init, Options: []string{"bind", "ro"},
+		})
 	}
 	sysctls, err := systemControls(in.container)
 	if err != nil {
@@ -126,6 +135,10 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 	if !in.container.HostNetwork {
 		s.Linux.Namespaces = append(s.Linux.Namespaces,
 			specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: in.container.NetNS})
+	}
+	if in.host.unified {
+		// As Docker does: with version 2 a container sees its own cgroup as the root.
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	if c.Privileged {
 		privilege(s, in.host.devices)

@@ -6,6 +6,7 @@ package shim
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
@@ -20,15 +21,18 @@ import (
 // Name is the name by which a binary is the shim.
 const Name = "containerd-shim-runc-v2"
 
-// Is tells whether a process started with these arguments is to be the shim. main asks before
-// anything else, because the shim's start is part of every launch.
+// Is tells whether a process started with these arguments is to be the shim, or the init process of
+// a container. main asks before anything else, because the shim's start is part of every launch.
 func Is(args []string) bool {
-	return len(args) > 0 && filepath.Base(args[0]) == Name
+	return len(args) > 0 && (filepath.Base(args[0]) == Name || args[0] == InitPath)
 }
 
-// Main is the whole life of a shim process. It returns only when the shim is done, and exits the
-// process itself when the shim fails.
+// Main is the whole life of a shim, or of a container's init process. It returns only when the shim is
+// done, and exits the process itself when the shim fails.
 func Main() {
+	if os.Args[0] == InitPath {
+		os.Exit(initMain(os.Args[1:]))
+	}
 	// The registry holds the plugins that the embedded containerd chooses from; RunShim loads all that
 	// is registered, so what it shall have is put in alone.
 	registry.Reset()
