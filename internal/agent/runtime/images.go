@@ -190,10 +190,10 @@ func (r *Runtime) adopt(ctx context.Context, record images.Image, progress func(
 	if _, err := r.unpack(ctx, record); err != nil {
 		return "", err
 	}
+	if err := r.putImage(ctx, images.Image{Name: name, Target: record.Target, Labels: map[string]string{labelImported: "true"}}); err != nil {
+		return "", err
+	}
 	if name != record.Name {
-		if err := r.putImage(ctx, images.Image{Name: name, Target: record.Target}); err != nil {
-			return "", err
-		}
 		if err := r.engine.images.Delete(ctx, record.Name); err != nil && !errdefs.IsNotFound(err) {
 			return "", fmt.Errorf("rename the image %s: %w", record.Name, err)
 		}

@@ -71,7 +71,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string, policy agent.PullPolicy)
 		return agent.Image{}, &PullError{Ref: ref, Kind: PullInvalid, Err: err}
 	}
 	ctx = r.call(ctx)
-	if policy == agent.PullOnce || policy == agent.PullPreferCached {
+	if policy == agent.PullOnce || policy == agent.PullPreferCached || policy != agent.PullAlways && r.imported(ctx, name) {
 		if image, err := r.local(ctx, name); err == nil {
 			return image, nil
 		}
@@ -86,6 +86,17 @@ func (r *Runtime) Pull(ctx context.Context, ref string, policy agent.PullPolicy)
 	}
 	return agent.Image{}, err
 }
+
+// imported tells whether the image on this host came from an archive. Its name need not lead to a
+// registry, and where it does, what was brought here by hand is what is meant: asking first would cost
+// each task a second on a host without a network, and elsewhere get it another image.
+func (r *Runtime) imported(ctx context.Context, name string) bool {
+	record, err := r.engine.images.Get(ctx, name)
+	return err == nil && record.Labels[labelImported] != ""
+}
+
+// labelImported marks an image that Import stored, until a pull replaces it.
+const labelImported = "berth/imported"
 
 // PullImage fetches the image whatever is here already.
 func (r *Runtime) PullImage(ctx context.Context, ref string, progress func(agent.ImageProgress)) (agent.Image, error) {
