@@ -9,7 +9,9 @@ import (
 // BenchmarkLaunch measures a task of one container: from Create to Start having returned, and what
 // its removal takes.
 func BenchmarkLaunch(b *testing.B) {
-	r := newHost(b).openForTest()
+	h := newHost(b)
+	h.config.Shim = builtShim(b)
+	r := h.openForTest()
 	image := importBusybox(b, r)
 	var create, start, remove time.Duration
 	i := 0
