@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/berthhq/berth/internal/agent/network"
+	"github.com/berthhq/berth/internal/agent/runtime"
 	"github.com/berthhq/berth/internal/awsprofile"
 	"github.com/berthhq/berth/internal/instance"
 )
@@ -93,6 +94,15 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 	default:
 		return nil, err
 	}
+	for _, f := range runtime.Doctor(existing(o.dataDir), "") {
+		if !f.OK {
+			kind := "warning"
+			if f.Fatal {
+				kind = isMissing
+			}
+			findings = append(findings, finding{kind, f.Name, f.Detail})
+		}
+	}
 	net, err := network.Doctor(ctx, network.Config{Instance: id, StateDir: filepath.Join(o.dataDir, "network"), RunDir: runDir})
 	if err != nil {
 		return nil, fmt.Errorf("examine the network: %w", err)
@@ -112,4 +122,14 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 	}
 	return append(findings, finding{isChange, "an AWS profile named " + awsprofile.Name + " is added in " + filepath.Join(home.Dir, ".aws"),
 		"so that AWS tools find this Berth; profiles that are there are not altered; --no-aws-profile leaves it out"}), nil
+}
+
+// existing is the path, or the directory nearest to it that is there: the doctor makes none.
+func existing(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || filepath.Dir(path) == path {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
 }

@@ -52,7 +52,6 @@ func unsupported(def *ecs.TaskDefinition) error {
 			note(len(lp.Devices) > 0, in+"linuxParameters.devices")
 			note(lp.MaxSwap != nil, in+"linuxParameters.maxSwap")
 			note(lp.Swappiness != nil, in+"linuxParameters.swappiness")
-			note(api.Value(lp.InitProcessEnabled), in+"linuxParameters.initProcessEnabled")
 		}
 	}
 	if len(found) == 0 {
