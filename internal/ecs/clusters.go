@@ -37,24 +37,24 @@ func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput)
 		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
 	}
 	key := state.ScopeKey(sc, name)
+	var c ecs.Cluster
 	_, err = s.store.Update(ctx, func(tx *store.Tx) error {
-		if row, ok := state.Clusters.Get(tx, key); ok && *row.Value.Status == active {
-			return nil
+		row, ok := state.Clusters.Get(tx, key)
+		if !ok || *row.Value.Status != active {
+			arn := state.ARN(sc, "cluster", name)
+			row.Value = &ecs.Cluster{
+				ClusterArn: &arn, ClusterName: &name, Status: api.Ptr(active),
+				Settings: settings, Configuration: in.Configuration, ServiceConnectDefaults: serviceConnect(in.ServiceConnectDefaults),
+			}
+			state.Clusters.Put(tx, key, row.Value)
+			putTags(tx, sc, arn, in.Tags)
 		}
-		arn := state.ARN(sc, "cluster", name)
-		state.Clusters.Put(tx, key, &ecs.Cluster{
-			ClusterArn: &arn, ClusterName: &name, Status: api.Ptr(active),
-			Settings: settings, Configuration: in.Configuration, ServiceConnectDefaults: serviceConnect(in.ServiceConnectDefaults),
-		})
-		putTags(tx, sc, arn, in.Tags)
+		c = describeCluster(tx, row, []ecs.ClusterField{ecs.ClusterFieldSettings, ecs.ClusterFieldTags, ecs.ClusterFieldConfigurations})
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	snap := s.store.Snapshot()
-	row, _ := state.Clusters.Get(snap, key)
-	c := describeCluster(snap, row, []ecs.ClusterField{ecs.ClusterFieldSettings, ecs.ClusterFieldTags, ecs.ClusterFieldConfigurations})
 	return &ecs.CreateClusterOutput{Cluster: &c}, nil
 }
 
@@ -80,20 +80,45 @@ func clusterSettings(in []ecs.ClusterSetting) ([]ecs.ClusterSetting, error) {
 	return []ecs.ClusterSetting{{Name: ecs.ClusterSettingNameContainerInsights, Value: &value}}, nil
 }
 
+// counts are how many of a cluster's tasks are where.
+type counts struct {
+	running, pending map[ecs.LaunchType]int32
+	unstopped        int
+}
+
+// countTasks walks the cluster's specs and statuses side by side: both are in the order of their keys,
+// and a task without a status is yet to start.
+func countTasks(v store.View, cluster store.Key) counts {
+	n := counts{running: map[ecs.LaunchType]int32{}, pending: map[ecs.LaunchType]int32{}}
+	next, stop := iter.Pull(state.Statuses.List(v, cluster.Scope, cluster.ID+"/"))
+	defer stop()
+	st, more := next()
+	for spec := range state.Specs.List(v, cluster.Scope, cluster.ID+"/") {
+		for more && st.ID < spec.ID {
+			st, more = next()
+		}
+		last := lifecycle.Pending
+		if more && st.ID == spec.ID {
+			last = st.Value.LastStatus
+		}
+		if last != lifecycle.Stopped {
+			n.unstopped++
+		}
+		switch {
+		case last == lifecycle.Running:
+			n.running[spec.Value.LaunchType]++
+		case last.Before(lifecycle.Running):
+			n.pending[spec.Value.LaunchType]++
+		}
+	}
+	return n
+}
+
 // describeCluster adds what is computed and leaves out what was not asked for.
 func describeCluster(v store.View, row store.Row[ecs.Cluster], include []ecs.ClusterField) ecs.Cluster {
 	c := *row.Value
-	var running, pending map[ecs.LaunchType]int32 = map[ecs.LaunchType]int32{}, map[ecs.LaunchType]int32{}
-	for spec := range state.Specs.List(v, row.Scope, row.ID+"/") {
-		rec, ok := state.Record(v, spec.Key)
-		switch {
-		case !ok || rec.Status.LastStatus == lifecycle.Stopped:
-		case rec.Status.LastStatus == lifecycle.Running:
-			running[spec.Value.LaunchType]++
-		case rec.Status.LastStatus.Before(lifecycle.Running):
-			pending[spec.Value.LaunchType]++
-		}
-	}
+	n := countTasks(v, row.Key)
+	running, pending := n.running, n.pending
 	c.RunningTasksCount = api.Ptr(running[ecs.LaunchTypeEc2] + running[ecs.LaunchTypeFargate])
 	c.PendingTasksCount = api.Ptr(pending[ecs.LaunchTypeEc2] + pending[ecs.LaunchTypeFargate])
 	c.ActiveServicesCount = api.Ptr(int32(0))
@@ -189,29 +214,29 @@ func (s *Service) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput)
 	if api.Value(in.Cluster) == "" {
 		return nil, invalid("Cluster can not be blank.")
 	}
+	found, err := s.cluster(s.store.Snapshot(), sc, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
 	var out ecs.Cluster
-	err = s.orch.Exclusive(ctx, func(tx *store.Tx) error {
+	err = s.orch.CloseCluster(ctx, found.Key, func(tx *store.Tx) error {
 		row, err := s.cluster(tx, sc, in.Cluster)
 		if err != nil {
 			return err
 		}
-		for spec := range state.Specs.List(tx, sc, row.ID+"/") {
-			if rec, _ := state.Record(tx, spec.Key); rec.Status.LastStatus != lifecycle.Stopped {
-				return &ecs.ClusterContainsTasksException{Message: "The Cluster cannot be deleted while Tasks are active."}
-			}
-		}
-		for ci := range state.ContainerInstances.List(tx, sc, row.ID+"/") {
-			state.ContainerInstances.Delete(tx, ci.Key)
+		if n := countTasks(tx, row.Key); n.unstopped > 0 {
+			return &ecs.ClusterContainsTasksException{Message: "The Cluster cannot be deleted while Tasks are active."}
 		}
 		gone := *row.Value
 		gone.Status = api.Ptr(inactive)
 		state.Clusters.Put(tx, row.Key, &gone)
 		state.Tags.Delete(tx, state.ScopeKey(sc, *gone.ClusterArn))
 		out = describeCluster(tx, store.Row[ecs.Cluster]{Key: row.Key, Value: &gone}, []ecs.ClusterField{ecs.ClusterFieldSettings})
+		out.RegisteredContainerInstancesCount = api.Ptr(int32(0))
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, fromOrchestrator(err)
 	}
 	return &ecs.DeleteClusterOutput{Cluster: &out}, nil
 }

@@ -76,16 +76,18 @@ func (s *Service) definition(v store.View, sc store.Scope, ref string) (store.Ro
 		}
 		return row, nil
 	}
-	newest := none
-	for row := range state.TaskDefinitions.List(v, sc, r.Family+"/") {
-		if row.Value.Status == ecs.TaskDefinitionStatusActive {
-			newest = row
-		}
-	}
-	if newest.Value == nil {
+	family, ok := state.Families.Get(v, state.ScopeKey(sc, r.Family))
+	if !ok {
 		return none, errNoDefinition
 	}
-	return newest, nil
+	// From the newest on: it nearly always is the one.
+	for revision := family.Value.Latest; revision > 0; revision-- {
+		row, ok := state.TaskDefinitions.Get(v, state.DefinitionKey(sc, r.Family, revision))
+		if ok && row.Value.Status == ecs.TaskDefinitionStatusActive {
+			return row, nil
+		}
+	}
+	return none, errNoDefinition
 }
 
 var errNoDefinition = clientError("Unable to describe task definition.")

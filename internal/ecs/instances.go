@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/berthhq/berth/api"
 	"github.com/berthhq/berth/api/ecs"
@@ -67,23 +66,16 @@ func (s *Service) DescribeContainerInstances(ctx context.Context, in *ecs.Descri
 	case n > 100:
 		return nil, invalid("Container Instances cannot have more than 100 elements.")
 	}
-	usage, err := s.orch.Usage(ctx)
-	if err != nil {
-		return nil, err
-	}
 	out := &ecs.DescribeContainerInstancesOutput{ContainerInstances: []ecs.ContainerInstance{}, Failures: []ecs.Failure{}}
 	for _, ref := range in.ContainerInstances {
 		id, ok := resourceID(sc, "container-instance", cluster.ID, ref)
 		row, found := state.ContainerInstances.Get(snap, state.ScopeKey(sc, cluster.ID+"/"+id))
 		if !ok || !found {
-			arn := ref
-			if !strings.HasPrefix(ref, "arn:") {
-				arn = state.ARN(sc, "container-instance", cluster.ID, ref)
-			}
-			out.Failures = append(out.Failures, missing(arn))
+			out.Failures = append(out.Failures, missing(instanceRef(cluster.Key, ref)))
 			continue
 		}
-		ci := describeInstance(snap, row, usage[row.Value.HostID])
+		usage, _ := s.orch.UsageOf(snap, row.Value.HostID)
+		ci := describeInstance(snap, row, usage)
 		if slices.Contains(in.Include, ecs.ContainerInstanceFieldTags) {
 			ci.Tags = tagsOf(snap, sc, row.Value.ARN)
 		}

@@ -10,6 +10,11 @@ import (
 // page cuts a listing that is ordered by key. A token is the last key of the page before, so a page
 // stays right when rows come and go between two calls.
 func page[T any](rows iter.Seq2[string, T], maxResults *int32, most int32, token *string) (items []T, next *string, err error) {
+	return pageFrom(func(string) iter.Seq2[string, T] { return rows }, maxResults, most, token)
+}
+
+// pageFrom is page for a listing that can start at a key.
+func pageFrom[T any](rows func(from string) iter.Seq2[string, T], maxResults *int32, most int32, token *string) (items []T, next *string, err error) {
 	limit := most
 	if maxResults != nil {
 		if *maxResults < 1 || *maxResults > most {
@@ -27,7 +32,7 @@ func page[T any](rows iter.Seq2[string, T], maxResults *int32, most int32, token
 	}
 	items = []T{}
 	last := ""
-	for key, item := range rows {
+	for key, item := range rows(after) {
 		if key <= after {
 			continue
 		}

@@ -109,6 +109,33 @@ func resourceID(sc store.Scope, kind, cluster, ref string) (string, bool) {
 	return "", false
 }
 
+// checkTaskID refuses what cannot be a task of the cluster, as ECS does before it looks.
+func checkTaskID(cluster, ref string) error {
+	id := ref
+	if strings.HasPrefix(ref, "arn:") {
+		p, err := state.ParseARN(ref)
+		if err != nil || p.Type != "task" || len(p.Path) > 2 {
+			return invalid("Invalid identifier: %s", ref)
+		}
+		if len(p.Path) == 2 && p.Path[0] != cluster {
+			return invalid("Invalid identifier: Identifier is for cluster %s. Your cluster is %s", p.Path[0], cluster)
+		}
+		id = p.Path[len(p.Path)-1]
+	}
+	if len(id) != 32 && len(id) != 36 { // today's IDs, and the UUIDs before them
+		return invalid("taskId length should be one of [32,36]")
+	}
+	return nil
+}
+
+// instanceRef is the ARN of the container instance that a failure is about.
+func instanceRef(cluster store.Key, ref string) string {
+	if strings.HasPrefix(ref, "arn:") {
+		return ref
+	}
+	return state.ARN(cluster.Scope, "container-instance", cluster.ID, ref)
+}
+
 func invalid(format string, args ...any) error {
 	return &ecs.InvalidParameterException{Message: fmt.Sprintf(format, args...)}
 }
@@ -138,6 +165,8 @@ func fromOrchestrator(err error) error {
 		return clientError("TaskDefinition is inactive")
 	case errors.Is(err, orchestrator.ErrTokenReused):
 		return &ecs.ConflictException{Message: "The clientToken was used before with different request parameters."}
+	case errors.Is(err, orchestrator.ErrNoPlacer):
+		return &ecs.ServerException{Message: "Tasks cannot be placed at this time. Please try again later."}
 	case errors.Is(err, orchestrator.ErrNoInstances):
 		return invalid("No Container Instances were found in your cluster.")
 	}

@@ -101,7 +101,10 @@ func (s *Service) report(ctx context.Context, key store.Key, attachments []ecs.A
 		}
 		same := next.Status
 		same.Reported = rec.Status.Reported
-		if rec.Status.Reported > 0 && reflect.DeepEqual(same, rec.Status) {
+		// A host that speaks of a task given up as of one that lives is to be told: the write, though it
+		// says nothing new, brings the task up with the host's payloads.
+		lives := rec.Status.LastStatus == lifecycle.Stopped && rep.LastStatus.Before(lifecycle.Stopped) && rep.LastStatus != ""
+		if rec.Status.Reported > 0 && reflect.DeepEqual(same, rec.Status) && !lives {
 			return nil
 		}
 		state.Statuses.Put(tx, key, &next.Status)

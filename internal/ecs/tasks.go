@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -34,53 +35,127 @@ const (
 
 // RunTask places tasks. It answers when they are durable and have a host.
 func (s *Service) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTaskOutput, error) {
-	p, err := caller.From(ctx)
+	run, cluster, err := s.prepare(ctx, in)
 	if err != nil {
 		return nil, err
+	}
+	placed, err := s.orch.Place(ctx, run)
+	if errors.Is(err, orchestrator.ErrNoInstances) && run.Tasks[0].LaunchType == ecs.LaunchTypeFargate {
+		return &ecs.RunTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{noCapacity()}}, nil
+	}
+	if err != nil {
+		return nil, fromOrchestrator(err)
+	}
+	return &ecs.RunTaskOutput{Tasks: s.started(placed, cluster), Failures: failures(placed, run, cluster)}, nil
+}
+
+// prepare checks a RunTask request against what is stored and makes the Run.
+func (s *Service) prepare(ctx context.Context, in *ecs.RunTaskInput) (orchestrator.Run, store.Key, error) {
+	none := orchestrator.Run{}
+	p, err := caller.From(ctx)
+	if err != nil {
+		return none, store.Key{}, err
 	}
 	sc := store.Scope{Account: p.AccountID, Region: p.Region}
 	snap := s.store.Snapshot()
 	cluster, err := s.cluster(snap, sc, in.Cluster)
 	if err != nil {
-		return nil, err
+		return none, store.Key{}, err
 	}
 	if api.Value(in.TaskDefinition) == "" {
-		return nil, invalid("TaskDefinition can not be blank.")
+		return none, store.Key{}, invalid("TaskDefinition can not be blank.")
 	}
 	def, err := s.definition(snap, sc, *in.TaskDefinition)
 	if err == errNoDefinition {
-		return nil, clientError("TaskDefinition not found.")
+		return none, store.Key{}, clientError("TaskDefinition not found.")
 	}
 	if err != nil {
-		return nil, err
+		return none, store.Key{}, err
 	}
 	run, err := s.plan(in, p, cluster, def)
 	if err != nil {
-		return nil, err
+		return none, store.Key{}, err
 	}
 	if in.PropagateTags == ecs.PropagateTagsTaskDefinition {
 		run.Tags = mergeTags(tagsOf(snap, sc, *def.Value.TaskDefinitionArn), run.Tags)
 	}
+	return run, cluster.Key, nil
+}
+
+// started describes the tasks of a Run. Those of a repeated call may be forgotten already: what is left
+// to say of them is that they were.
+func (s *Service) started(placed orchestrator.Placed, cluster store.Key) []ecs.Task {
+	tasks := []ecs.Task{}
+	for _, id := range placed.TaskIDs {
+		t, ok := state.Task(placed.Snapshot, state.TaskKey(cluster.Scope, cluster.ID, id))
+		if !ok {
+			t = ecs.Task{
+				TaskArn:    api.Ptr(state.ARN(cluster.Scope, "task", cluster.ID, id)),
+				ClusterArn: api.Ptr(state.ARN(cluster.Scope, "cluster", cluster.ID)),
+				LastStatus: api.Ptr(string(lifecycle.Deleted)), DesiredStatus: api.Ptr(string(lifecycle.Stopped)),
+			}
+		}
+		t.Tags = tagsOf(placed.Snapshot, cluster.Scope, *t.TaskArn)
+		tasks = append(tasks, t)
+	}
+	return tasks
+}
+
+// failures says why some tasks of a Run found no place: for EC2 one for each container instance that
+// was considered, for FARGATE one in all, since nobody sees the hosts.
+func failures(placed orchestrator.Placed, run orchestrator.Run, cluster store.Key) []ecs.Failure {
+	out := []ecs.Failure{}
+	for _, v := range placed.Failures {
+		switch {
+		case run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
+			return []ecs.Failure{noCapacity()}
+		case v.Considered() || len(run.Hosts) > 0:
+			out = append(out, failure(instanceARN(cluster.Scope, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason)))
+		}
+	}
+	return out
+}
+
+func noCapacity() ecs.Failure {
+	return failure("", "Capacity is unavailable at this time. Please try again later or in a different availability zone")
+}
+
+// StartTask places one task on each of the container instances named.
+func (s *Service) StartTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.StartTaskOutput, error) {
+	if n := len(in.ContainerInstances); n == 0 || n > maxRunCount {
+		return nil, invalid("Container instances must be between 1 and %d.", maxRunCount)
+	}
+	run, cluster, err := s.prepare(ctx, &ecs.RunTaskInput{
+		Cluster: in.Cluster, TaskDefinition: in.TaskDefinition, Count: api.Ptr(int32(len(in.ContainerInstances))),
+		EnableECSManagedTags: in.EnableECSManagedTags, EnableExecuteCommand: in.EnableExecuteCommand,
+		Group: in.Group, NetworkConfiguration: in.NetworkConfiguration, Overrides: in.Overrides,
+		PropagateTags: in.PropagateTags, ReferenceId: in.ReferenceId, StartedBy: in.StartedBy, Tags: in.Tags,
+		VolumeConfigurations: in.VolumeConfigurations, LaunchType: ecs.LaunchTypeEc2,
+	})
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	out := &ecs.StartTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
+	for _, ref := range in.ContainerInstances {
+		id, ok := resourceID(cluster.Scope, "container-instance", cluster.ID, ref)
+		row, found := state.ContainerInstances.Get(snap, state.ScopeKey(cluster.Scope, cluster.ID+"/"+id))
+		if !ok || !found {
+			out.Failures = append(out.Failures, missing(instanceRef(cluster, ref)))
+			continue
+		}
+		run.Hosts = append(run.Hosts, row.Value.HostID)
+	}
+	if len(run.Hosts) == 0 {
+		return out, nil
+	}
+	run.Tasks = run.Tasks[:len(run.Hosts)]
 	placed, err := s.orch.Place(ctx, run)
 	if err != nil {
 		return nil, fromOrchestrator(err)
 	}
-	out := &ecs.RunTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
-	for _, id := range placed.TaskIDs {
-		if t, ok := state.Task(placed.Snapshot, state.TaskKey(sc, cluster.ID, id)); ok {
-			t.Tags = tagsOf(placed.Snapshot, sc, *t.TaskArn)
-			out.Tasks = append(out.Tasks, t)
-		}
-	}
-	for _, v := range placed.Failures {
-		switch {
-		case !v.Considered():
-		case run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
-			out.Failures = append(out.Failures, failure("", "Capacity is unavailable at this time. Please try again later or in a different availability zone"))
-		default:
-			out.Failures = append(out.Failures, failure(instanceARN(sc, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason)))
-		}
-	}
+	out.Tasks = s.started(placed, cluster)
+	out.Failures = append(out.Failures, failures(placed, run, cluster)...)
 	return out, nil
 }
 
@@ -186,6 +261,8 @@ func checkRunFields(in *ecs.RunTaskInput, def *ecs.TaskDefinition) error {
 		return invalid("Invalid namespace for group.")
 	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
 		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
+	case api.Value(in.PlatformVersion) != "" && in.LaunchType != ecs.LaunchTypeFargate:
+		return invalid("The platform version must be null when specifying an EC2 launch type.")
 	case len(in.CapacityProviderStrategy) > 0:
 		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
 	case len(in.PlacementConstraints) > 0 || len(def.PlacementConstraints) > 0:
@@ -364,6 +441,9 @@ func (s *Service) StopTask(ctx context.Context, in *ecs.StopTaskInput) (*ecs.Sto
 	if len(api.Value(in.Reason)) > 255 {
 		return nil, invalid("reason can have at most 255 characters.")
 	}
+	if err := checkTaskID(cluster.ID, *in.Task); err != nil {
+		return nil, err
+	}
 	notFound := invalid("The referenced task was not found.")
 	id, ok := resourceID(sc, "task", cluster.ID, *in.Task)
 	if !ok {
@@ -407,6 +487,9 @@ func (s *Service) DescribeTasks(ctx context.Context, in *ecs.DescribeTasksInput)
 	out := &ecs.DescribeTasksOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
 	seen := map[string]bool{}
 	for _, ref := range in.Tasks {
+		if err := checkTaskID(cluster.ID, ref); err != nil {
+			return nil, err
+		}
 		id, ok := resourceID(sc, "task", cluster.ID, ref)
 		if ok && seen[id] {
 			continue
@@ -445,14 +528,17 @@ func (s *Service) ListTasks(ctx context.Context, in *ecs.ListTasksInput) (*ecs.L
 	if err != nil {
 		return nil, err
 	}
-	rows := func(yield func(string, string) bool) {
-		for spec := range state.Specs.List(snap, sc, cluster.ID+"/") {
-			if match(spec) && !yield(spec.ID, spec.Value.ARN) {
-				return
+	prefix := cluster.ID + "/"
+	rows := func(from string) iter.Seq2[string, string] {
+		return func(yield func(string, string) bool) {
+			for spec := range state.Specs.ListFrom(snap, sc, prefix, from) {
+				if match(spec) && !yield(spec.ID, spec.Value.ARN) {
+					return
+				}
 			}
 		}
 	}
-	arns, next, err := page(iter.Seq2[string, string](rows), in.MaxResults, 100, in.NextToken)
+	arns, next, err := pageFrom(rows, in.MaxResults, 100, in.NextToken)
 	if err != nil {
 		return nil, err
 	}

@@ -22,14 +22,14 @@ import (
 type hub struct {
 	store *store.Store
 	log   *slog.Logger
+	start *store.Snapshot
 
 	mu    sync.Mutex
-	snap  *store.Snapshot // as far as the subscriptions have been told
 	hosts map[string]map[*subscription]struct{}
 }
 
 func newHub(cfg Config) *hub {
-	return &hub{store: cfg.Store, log: cfg.Logger, snap: cfg.Store.Snapshot(), hosts: map[string]map[*subscription]struct{}{}}
+	return &hub{store: cfg.Store, log: cfg.Logger, start: cfg.Store.Snapshot(), hosts: map[string]map[*subscription]struct{}{}}
 }
 
 // subscription is one stream of payloads. Only its reader takes from it; the hub only adds.
@@ -40,22 +40,45 @@ type subscription struct {
 	mu    sync.Mutex
 	snap  *store.Snapshot
 	full  bool
-	dirty map[store.Key]struct{}
+	dirty map[store.Key]reason
 	wake  chan struct{} // holds one token when there is something to take
 }
 
-// Assignments starts a stream of payloads for a host.
+// reason is why a host is told of a task.
+type reason int
+
+const (
+	changed reason = iota
+	// insisted: the host speaks of a task that has been given up, as of one that lives. It is told to
+	// stop it.
+	insisted
+)
+
+// Assignments starts a stream of payloads for a host. A host that takes its payloads is connected,
+// whatever HostDisconnected may still say of its session before.
 func (o *Orchestrator) Assignments(_ context.Context, hostID string) (dispatch.Assignments, error) {
-	h := o.hub
+	s := o.hub.subscribe(hostID)
+	o.placer.hosts.set(hostID, true)
+	return s, nil
+}
+
+func (h *hub) subscribe(hostID string) *subscription {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &subscription{hub: h, hostID: hostID, snap: h.snap, full: true, dirty: map[store.Key]struct{}{}, wake: make(chan struct{}, 1)}
+	// The newest snapshot: the host may have been told of it by another server.
+	s := &subscription{hub: h, hostID: hostID, snap: h.store.Snapshot(), full: true, dirty: map[store.Key]reason{}, wake: make(chan struct{}, 1)}
 	s.wake <- struct{}{}
 	if h.hosts[hostID] == nil {
 		h.hosts[hostID] = map[*subscription]struct{}{}
 	}
 	h.hosts[hostID][s] = struct{}{}
-	return s, nil
+	return s
+}
+
+func (h *hub) subscribed(hostID string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.hosts[hostID]) > 0
 }
 
 // Close ends the stream.
@@ -70,9 +93,8 @@ func (s *subscription) Close() {
 
 // run follows the store.
 func (h *hub) run(ctx context.Context) error {
-	h.mu.Lock()
-	watch := h.store.Watch(ctx, h.snap)
-	h.mu.Unlock()
+	watch := h.store.Watch(ctx, h.start)
+	h.start = nil
 	for {
 		c, err := watch.Next(ctx)
 		if err != nil {
@@ -85,26 +107,40 @@ func (h *hub) run(ctx context.Context) error {
 func (h *hub) spread(c store.Change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.snap = c.Snapshot
+	if len(h.hosts) == 0 {
+		return
+	}
 	for _, row := range c.Rows {
-		switch row.New.(type) {
+		why := changed
+		switch now := row.New.(type) {
 		case *state.Placement, *lifecycle.Desired:
-			pl, ok := state.Placements.Get(c.Snapshot, row.Key)
-			if !ok {
+		case *lifecycle.Status:
+			before, ok := row.Old.(*lifecycle.Status)
+			if !ok || before.LastStatus != lifecycle.Stopped || now.LastStatus != lifecycle.Stopped {
 				continue
 			}
-			for s := range h.hosts[pl.Value.HostID] {
-				s.mark(c.Snapshot, row.Key)
-			}
+			why = insisted
+		default:
+			continue
+		}
+		pl, ok := state.Placements.Get(c.Snapshot, row.Key)
+		if !ok {
+			continue
+		}
+		for s := range h.hosts[pl.Value.HostID] {
+			s.mark(c.Snapshot, row.Key, why)
 		}
 	}
 }
 
-func (s *subscription) mark(snap *store.Snapshot, task store.Key) {
+func (s *subscription) mark(snap *store.Snapshot, task store.Key, why reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if snap.Revision() < s.snap.Revision() || snap.Revision() == s.snap.Revision() && s.full {
+		return // the full payload has it, or had it
+	}
 	s.snap = snap
-	s.dirty[task] = struct{}{}
+	s.dirty[task] = max(s.dirty[task], why)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -122,16 +158,18 @@ func (s *subscription) Next(ctx context.Context) (*dispatchpb.Payload, error) {
 		}
 		s.mu.Lock()
 		snap, full, dirty := s.snap, s.full, s.dirty
-		s.full, s.dirty = false, map[store.Key]struct{}{}
+		s.full, s.dirty = false, map[store.Key]reason{}
 		s.mu.Unlock()
 		p := &dispatchpb.Payload{Sequence: snap.Revision(), Full: full}
 		if full {
-			dirty = map[store.Key]struct{}{}
 			for pl := range state.Placements.By(snap, "host", s.hostID) {
-				dirty[pl.Key] = struct{}{}
+				dirty[pl.Key] = max(dirty[pl.Key], changed)
 			}
 		}
-		for key := range dirty {
+		for key, why := range dirty {
+			if why == changed && stopped(snap, key) {
+				continue
+			}
 			t, err := assignment(snap, key)
 			if err != nil {
 				// Nothing a retry would mend; the task's deadline will tell its owner.
@@ -148,11 +186,9 @@ func (s *subscription) Next(ctx context.Context) (*dispatchpb.Payload, error) {
 	}
 }
 
-// assignment puts together what a host must know to run a task; nil when the task has stopped.
+// assignment puts together what a host must know to run a task, or to stop it; nil when the task is no
+// longer kept.
 func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
-	if stopped(snap, key) {
-		return nil, nil
-	}
 	specRow, ok := state.Specs.Get(snap, key)
 	if !ok {
 		return nil, nil
@@ -183,8 +219,10 @@ func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
 	if effective.Memory != nil {
 		t.MemoryMib = spec.MemoryMiB
 	}
-	if d, ok := state.Desires.Get(snap, key); ok {
-		t.DesiredStatus, t.StopReason = string(lifecycle.Stopped), d.Value.Stop.Reason
+	if rec, ok := state.Record(snap, key); ok {
+		if cause, ends := rec.Stop(); ends && (rec.Desired.Stop != nil || rec.Status.LastStatus == lifecycle.Stopped) {
+			t.DesiredStatus, t.StopReason = string(lifecycle.Stopped), cause.Reason
+		}
 	}
 	if ni := spec.Interface; ni != nil {
 		t.NetworkInterface = &dispatchpb.NetworkInterface{

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -30,7 +31,7 @@ func (o *Orchestrator) StopAll(ctx context.Context, account string, cause lifecy
 	snap := o.store.Snapshot()
 	waiting := Unstopped(snap, account)
 	for _, key := range waiting {
-		if err := o.Stop(ctx, key, cause); err != nil {
+		if err := o.Stop(ctx, key, cause); err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("stop task %s: %w", key, err)
 		}
 	}
@@ -55,59 +56,100 @@ func (o *Orchestrator) StopAll(ctx context.Context, account string, cause lifecy
 	}
 }
 
-// Clear stops an account's tasks and forgets everything that the ecs service keeps for it.
-func (o *Orchestrator) Clear(ctx context.Context, account string) error {
-	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: "The account's state was reset"}
-	if err := o.StopAll(ctx, account, cause, func(int) {}); err != nil {
-		return err
-	}
-	snap := o.store.Snapshot()
-	var deletes []func(*store.Tx)
-	collect := func(k store.Key, del func(*store.Tx, store.Key)) {
-		if k.Account == account {
-			deletes = append(deletes, func(tx *store.Tx) { del(tx, k) })
+// CloseCluster runs a transaction that makes a cluster INACTIVE, at a moment when no task is being
+// created, and then deletes what goes with the cluster: its container instances and its clientTokens,
+// because a cluster made later under the same name is another one. An error of close changes nothing.
+func (o *Orchestrator) CloseCluster(ctx context.Context, cluster store.Key, close func(*store.Tx) error) error {
+	return o.placer.exclusive(ctx, func(update update) error {
+		if err := update(close); err != nil {
+			return err
 		}
+		return o.deleteAll(update, remainsOf(o.store.Snapshot(), cluster))
+	})
+}
+
+// remainsOf are rows of a closed cluster that nothing refers to any more.
+func remainsOf(v store.View, cluster store.Key) []deletion {
+	var rows []deletion
+	for r := range state.ContainerInstances.List(v, cluster.Scope, cluster.ID+"/") {
+		rows = append(rows, deletion{r.Key, state.ContainerInstances.Delete})
+		rows = append(rows, deletion{state.ScopeKey(cluster.Scope, r.Value.ARN), state.Tags.Delete})
 	}
-	for r := range state.Specs.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Specs.Delete(tx, k) })
+	for r := range state.Tokens.List(v, cluster.Scope, cluster.ID+"/") {
+		rows = append(rows, deletion{r.Key, state.Tokens.Delete})
 	}
-	for r := range state.Desires.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Desires.Delete(tx, k) })
-	}
-	for r := range state.Placements.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Placements.Delete(tx, k) })
-	}
-	for r := range state.Statuses.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Statuses.Delete(tx, k) })
-	}
-	for r := range state.Tokens.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Tokens.Delete(tx, k) })
-	}
-	for r := range state.ContainerInstances.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.ContainerInstances.Delete(tx, k) })
-	}
-	for r := range state.TaskDefinitions.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.TaskDefinitions.Delete(tx, k) })
-	}
-	for r := range state.Families.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Families.Delete(tx, k) })
-	}
-	for r := range state.Tags.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Tags.Delete(tx, k) })
-	}
-	for r := range state.Clusters.All(snap) {
-		collect(r.Key, func(tx *store.Tx, k store.Key) { state.Clusters.Delete(tx, k) })
-	}
-	for some := range slices.Chunk(deletes, deleteBatch) {
-		err := o.Exclusive(ctx, func(tx *store.Tx) error {
-			for _, del := range some {
-				del(tx)
+	return rows
+}
+
+// deletion is one row to delete.
+type deletion struct {
+	key store.Key
+	del func(*store.Tx, store.Key)
+}
+
+// deleteAll deletes rows, as many in a transaction as it takes.
+func (o *Orchestrator) deleteAll(update update, rows []deletion) error {
+	for some := range slices.Chunk(rows, deleteBatch) {
+		err := update(func(tx *store.Tx) error {
+			for _, d := range some {
+				d.del(tx, d.key)
 			}
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("clear account %s: %w", account, err)
+			return err
 		}
 	}
 	return nil
+}
+
+// Clear stops an account's tasks and forgets everything that the ecs service keeps for it. Tasks that
+// are started meanwhile are stopped as well.
+func (o *Orchestrator) Clear(ctx context.Context, account string) error {
+	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: "The account's state was reset"}
+	errMore := errors.New("tasks were started meanwhile")
+	for {
+		if err := o.StopAll(ctx, account, cause, func(int) {}); err != nil {
+			return err
+		}
+		err := o.placer.exclusive(ctx, func(update update) error {
+			snap := o.store.Snapshot()
+			if len(Unstopped(snap, account)) > 0 {
+				return errMore
+			}
+			return o.deleteAll(update, everything(snap, account))
+		})
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, errMore) {
+			return fmt.Errorf("clear account %s: %w", account, err)
+		}
+	}
+}
+
+// everything is all rows of an account. Of a task the spec goes first: should the deletion break off,
+// what is left is no task, while one without its status would be taken for one that is yet to start.
+func everything(v store.View, account string) []deletion {
+	var rows []deletion
+	rows = rowsOf(rows, v, state.Specs, account)
+	rows = rowsOf(rows, v, state.Placements, account)
+	rows = rowsOf(rows, v, state.Desires, account)
+	rows = rowsOf(rows, v, state.Statuses, account)
+	rows = rowsOf(rows, v, state.Tokens, account)
+	rows = rowsOf(rows, v, state.ContainerInstances, account)
+	rows = rowsOf(rows, v, state.TaskDefinitions, account)
+	rows = rowsOf(rows, v, state.Families, account)
+	rows = rowsOf(rows, v, state.Tags, account)
+	rows = rowsOf(rows, v, state.Settings, account)
+	return rowsOf(rows, v, state.Clusters, account)
+}
+
+func rowsOf[T any](rows []deletion, v store.View, table *store.Table[T], account string) []deletion {
+	for r := range table.All(v) {
+		if r.Account == account {
+			rows = append(rows, deletion{r.Key, table.Delete})
+		}
+	}
+	return rows
 }

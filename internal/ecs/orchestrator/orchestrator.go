@@ -13,14 +13,6 @@ import (
 	"github.com/berthhq/berth/internal/store"
 )
 
-// Retention of what ECS forgets. Stopped tasks stay describable for an hour at least, as in AWS; a
-// clientToken protects for as long as the tasks it made can be seen.
-const (
-	stoppedRetention = time.Hour
-	tokenRetention   = 24 * time.Hour
-	sweepInterval    = 5 * time.Minute
-)
-
 // Config is what an Orchestrator needs.
 type Config struct {
 	Store    *store.Store
@@ -34,6 +26,7 @@ type Orchestrator struct {
 	log    *slog.Logger
 	placer *placer
 	hub    *hub
+	absent absence
 }
 
 // New returns an orchestrator; it works once Run runs.
@@ -43,6 +36,7 @@ func New(cfg Config) *Orchestrator {
 		log:    cfg.Logger,
 		placer: newPlacer(cfg),
 		hub:    newHub(cfg),
+		absent: absence{},
 	}
 }
 
@@ -59,6 +53,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 // first cause; asking again is not an error.
 func (o *Orchestrator) Stop(ctx context.Context, task store.Key, cause lifecycle.Cause) error {
 	_, err := o.store.Update(ctx, func(tx *store.Tx) error {
+		// Record guards both halves: a status that comes meanwhile may have ended the task first.
 		rec, ok := state.Record(tx, task)
 		if !ok {
 			return fmt.Errorf("task %s: %w", task, ErrNotFound)
@@ -66,65 +61,6 @@ func (o *Orchestrator) Stop(ctx context.Context, task store.Key, cause lifecycle
 		if next, changed := lifecycle.RequestStop(rec, cause, time.Now().UTC()); changed {
 			state.Desires.Put(tx, task, &next.Desired)
 		}
-		return nil
-	})
-	return err
-}
-
-// Exclusive runs a transaction in the placer's turn: no task is created while it runs. It is for
-// changes that are only right while there are no tasks, such as deleting a cluster.
-func (o *Orchestrator) Exclusive(ctx context.Context, fn func(tx *store.Tx) error) error {
-	return o.placer.exclusive(ctx, fn)
-}
-
-// sweep forgets what is past its retention.
-func (o *Orchestrator) sweep(ctx context.Context) error {
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
-		if err := o.sweepOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			o.log.Warn("old tasks were not swept away; trying again later", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (o *Orchestrator) sweepOnce(ctx context.Context, now time.Time) error {
-	snap := o.store.Snapshot()
-	for st := range state.Statuses.All(snap) {
-		r := st.Value
-		if r.LastStatus != lifecycle.Stopped || now.Sub(r.StoppedAt) < stoppedRetention {
-			continue
-		}
-		if err := o.forget(ctx, st.Key); err != nil {
-			return fmt.Errorf("forget task %s: %w", st.Key, err)
-		}
-	}
-	for t := range state.Tokens.All(snap) {
-		if now.Sub(t.Value.At) < tokenRetention {
-			continue
-		}
-		if _, err := o.store.Update(ctx, func(tx *store.Tx) error { state.Tokens.Delete(tx, t.Key); return nil }); err != nil {
-			return fmt.Errorf("forget client token: %w", err)
-		}
-	}
-	return nil
-}
-
-// forget deletes a task's rows.
-func (o *Orchestrator) forget(ctx context.Context, task store.Key) error {
-	_, err := o.store.Update(ctx, func(tx *store.Tx) error {
-		if spec, ok := state.Specs.Get(tx, task); ok {
-			state.Tags.Delete(tx, state.ScopeKey(task.Scope, spec.Value.ARN))
-		}
-		state.Specs.Delete(tx, task)
-		state.Desires.Delete(tx, task)
-		state.Placements.Delete(tx, task)
-		state.Statuses.Delete(tx, task)
 		return nil
 	})
 	return err

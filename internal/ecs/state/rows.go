@@ -32,9 +32,11 @@ var (
 	// Tokens by cluster/clientToken: which tasks a RunTask call made.
 	Tokens = store.DefineTable[Token]("ecs-tokens", 1)
 
-	// Hosts and HostSequences by host, in HostScope: a host belongs to no cluster.
-	Hosts         = store.DefineTable[Host]("hosts", 1)
-	HostSequences = store.DefineTable[HostSequence]("host-sequences", 1)
+	// Settings by principal's ARN, or "default": account settings.
+	Settings = store.DefineTable[AccountSettings]("ecs-account-settings", 1)
+
+	// Hosts by host, in HostScope: a host belongs to no cluster.
+	Hosts = store.DefineTable[Host]("hosts", 1)
 	// ContainerInstances by cluster/instance.
 	ContainerInstances = store.DefineTable[ContainerInstance]("ecs-container-instances", 1,
 		store.Index("host", func(_ store.Key, c *ContainerInstance) []string { return []string{c.HostID} }))
@@ -43,7 +45,7 @@ var (
 // Tables lists all of them, for opening the store.
 func Tables() []store.TableDef {
 	return []store.TableDef{Clusters, Families, TaskDefinitions, Tags, Specs, Desires, Placements, Statuses,
-		Tokens, Hosts, HostSequences, ContainerInstances}
+		Tokens, Settings, Hosts, ContainerInstances}
 }
 
 // HostScope holds what belongs to no account.
@@ -151,10 +153,9 @@ type Host struct {
 	FirstSeenAt  time.Time         `json:"firstSeenAt"`
 }
 
-// HostSequence grows with every placement on the host. The placer's commit compares it, so that two
-// placers can never fill the same host.
-type HostSequence struct {
-	Sequence int64 `json:"sequence"`
+// AccountSettings are what a principal, or the account by default, has set.
+type AccountSettings struct {
+	Values map[string]string `json:"values"` // by name
 }
 
 // ContainerInstance is a host in a cluster.

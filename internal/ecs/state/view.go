@@ -75,7 +75,13 @@ func Task(v store.View, key store.Key) (ecs.Task, bool) {
 		t.Attachments = []ecs.Attachment{attachment(spec.Interface, st.Attachment, address, key.Region)}
 	}
 	for i, c := range spec.Containers {
-		t.Containers = append(t.Containers, containerView(spec, c, st.Containers[i], address, key.Scope))
+		var known lifecycle.Container // a stored status may lack it
+		if i < len(st.Containers) {
+			known = st.Containers[i]
+		} else {
+			known.LastStatus = lifecycle.ContainerPending
+		}
+		t.Containers = append(t.Containers, containerView(spec, c, known, address, key.Scope))
 	}
 	return t, true
 }
@@ -104,7 +110,6 @@ func containerView(spec *Spec, c SpecContainer, st lifecycle.Container, address 
 		})
 	}
 	if spec.Attached() {
-		out.NetworkBindings = nil
 		out.NetworkInterfaces = append(out.NetworkInterfaces, ecs.NetworkInterface{
 			AttachmentId: &spec.Interface.AttachmentID, PrivateIpv4Address: text(address),
 		})

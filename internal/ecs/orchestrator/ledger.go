@@ -1,0 +1,139 @@
+package orchestrator
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net/netip"
+
+	"github.com/berthhq/berth/internal/ecs/lifecycle"
+	"github.com/berthhq/berth/internal/ecs/placement"
+	"github.com/berthhq/berth/internal/ecs/state"
+	"github.com/berthhq/berth/internal/store"
+)
+
+// cold builds the ledger from a snapshot.
+func (p *placer) cold(snap *store.Snapshot) *placement.Ledger {
+	l := placement.NewLedger()
+	for h := range state.Hosts.All(snap) {
+		l.SetHost(p.facts(h.Value))
+	}
+	for ci := range state.ContainerInstances.All(snap) {
+		l.SetInstance(instanceOf(ci.Value))
+	}
+	for pl := range state.Placements.All(snap) {
+		if spec, ok := state.Specs.Get(snap, pl.Key); ok && !stopped(snap, pl.Key) {
+			l.Reserve(reservation(spec.Value, pl.Value))
+		}
+	}
+	return l
+}
+
+// apply brings the ledger up to date with one change. Tasks that this placer placed are in it already.
+func (p *placer) apply(l *placement.Ledger, c store.Change) {
+	for _, row := range c.Rows {
+		switch v := row.New.(type) {
+		case *state.Host:
+			l.SetHost(p.facts(v))
+		case *state.ContainerInstance:
+			l.SetInstance(instanceOf(v))
+		case *state.Placement:
+			if _, held := l.Reservation(taskOf(row.Key)); held || stopped(c.Snapshot, row.Key) {
+				continue
+			}
+			if spec, ok := state.Specs.Get(c.Snapshot, row.Key); ok {
+				l.Reserve(reservation(spec.Value, v))
+			}
+		case *lifecycle.Status:
+			if v.LastStatus == lifecycle.Stopped {
+				l.Release(taskOf(row.Key))
+			}
+		}
+		if row.New != nil {
+			continue
+		}
+		switch old := row.Old.(type) {
+		case *state.Host:
+			l.RemoveHost(old.ID)
+		case *state.ContainerInstance:
+			l.RemoveInstance(old.HostID, old.ClusterARN)
+		case *state.Placement:
+			l.Release(taskOf(row.Key))
+		}
+	}
+}
+
+// facts are what placement knows of a host.
+func (p *placer) facts(h *state.Host) placement.Host {
+	f := placement.Host{
+		ID: h.ID, CPUUnits: h.CPUUnits, MemoryMiB: h.MemoryMiB, Attributes: h.Attributes,
+		AvailabilityZone: h.ZoneSuffix, AgentConnected: p.hosts.has(h.ID),
+	}
+	if prefix, err := netip.ParsePrefix(h.SubnetCIDR); err == nil {
+		f.Subnet = prefix
+	}
+	for _, port := range h.Reserved {
+		f.ReservedPorts = append(f.ReservedPorts, portOf(port))
+	}
+	return f
+}
+
+func instanceOf(ci *state.ContainerInstance) placement.Instance {
+	return placement.Instance{HostID: ci.HostID, Cluster: ci.ClusterARN, ARN: ci.ARN, Status: placement.InstanceStatus(ci.Status)}
+}
+
+// need is what a task asks of a host.
+func need(spec *state.Spec) placement.Request {
+	return placement.Request{
+		TaskID: spec.ID, Cluster: spec.ClusterARN, CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB,
+		Ports: portsOf(spec.Ports), Address: spec.Interface != nil,
+	}
+}
+
+// reservation is what a task holds on its host.
+func reservation(spec *state.Spec, pl *state.Placement) placement.Reservation {
+	r := placement.Reservation{
+		TaskID: spec.ID, HostID: pl.HostID, Cluster: spec.ClusterARN,
+		CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB, Ports: portsOf(spec.Ports),
+	}
+	if a, err := netip.ParseAddr(pl.PrivateIPv4); err == nil {
+		r.Address = a
+	}
+	return r
+}
+
+func portsOf(ports []state.Port) []placement.Port {
+	if len(ports) == 0 {
+		return nil
+	}
+	out := make([]placement.Port, len(ports))
+	for i, p := range ports {
+		out[i] = portOf(p)
+	}
+	return out
+}
+
+func portOf(p state.Port) placement.Port {
+	port := placement.Port{Number: uint16(p.Number)}
+	if p.Protocol == "udp" {
+		port.Protocol = placement.UDP
+	}
+	return port
+}
+
+// taskOf is the task's ID in the ledger.
+func taskOf(k store.Key) string {
+	_, id := state.SplitTaskKey(k)
+	return id
+}
+
+func stopped(v store.View, task store.Key) bool {
+	st, ok := state.Statuses.Get(v, task)
+	return ok && st.Value.LastStatus == lifecycle.Stopped
+}
+
+// randomID is an ID as ECS makes them: 32 hexadecimal digits.
+func randomID() string {
+	id := make([]byte, 16)
+	rand.Read(id)
+	return hex.EncodeToString(id)
+}
