@@ -97,7 +97,7 @@ type placer struct {
 	backlog []*pending
 
 	hosts   connections
-	leading atomic.Bool
+	leading atomic.Pointer[store.Leadership] // nil: not elected
 }
 
 // pending is a Run on its way.
@@ -223,9 +223,9 @@ func (p *placer) run(ctx context.Context) error {
 			continue
 		}
 		p.log.Debug("elected as placer")
-		p.leading.Store(true)
+		p.leading.Store(lead)
 		err = p.newTerm(lead).serve(ctx)
-		p.leading.Store(false)
+		p.leading.Store(nil)
 		if ctx.Err() != nil {
 			release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()

@@ -67,7 +67,7 @@ func (o *Orchestrator) sweep(ctx context.Context) error {
 // endOverdue ends tasks whose deadline has passed. Only the elected placer's server does it: it is the
 // one that knows which hosts are connected.
 func (o *Orchestrator) endOverdue(ctx context.Context, now time.Time) error {
-	if !o.placer.leading.Load() {
+	if o.placer.leading.Load() == nil {
 		clear(o.absent)
 		return nil
 	}
