@@ -64,6 +64,7 @@ type Store struct {
 	session  sessionState
 	marks    *markState
 	turn     chan struct{} // holds one token: the Update whose turn it is among those in conflict
+	starving atomic.Bool   // that one keeps losing, and new ones must not push in
 	folds    atomic.Int64  // how often load ran
 	progress chan struct{} // asks follow to find out how far the watch is
 	space    chan struct{} // asks maintain to make space

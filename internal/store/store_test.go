@@ -278,7 +278,7 @@ func TestReadsAreGuarded(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		_, err := s.Update(ctx, func(tx *Tx) error {
-			update(t, s, func(tx *Tx) { things.Put(tx, k("a"), &thing{}) })
+			putRaw(t, s, "things", k("a").path(), `{"v":1,"d":{}}`)
 			things.Put(tx, k("a"), &thing{})
 			return nil
 		})

@@ -23,8 +23,9 @@ const (
 )
 
 const (
-	maxAttempts    = 100              // of running an Update's function
+	maxAttempts    = 500              // of running an Update's function
 	queueAfter     = 2                // conflicts after which attempts of this process take turns
+	starvingAfter  = 8                // conflicts after which all others of this process queue behind
 	attemptTimeout = 10 * time.Second // of one request to etcd
 )
 
@@ -188,6 +189,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (revision int64,
 	queued := false
 	defer func() {
 		if queued {
+			s.starving.Store(false)
 			<-s.turn
 		}
 	}()
@@ -195,7 +197,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (revision int64,
 		if err := s.Err(); err != nil {
 			return 0, err
 		}
-		if attempt == queueAfter {
+		if !queued && (attempt >= queueAfter || s.starving.Load()) {
 			select {
 			case s.turn <- struct{}{}:
 				queued = true
@@ -204,6 +206,9 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (revision int64,
 			case <-s.done:
 				return 0, s.err
 			}
+		}
+		if queued && attempt == starvingAfter {
+			s.starving.Store(true)
 		}
 		tx := &Tx{store: s, base: s.Snapshot(), mark: s.marks.next()}
 		err := fn(tx)

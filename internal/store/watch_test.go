@@ -140,9 +140,10 @@ func TestSlowWatcherGetsItFolded(t *testing.T) {
 		fast := s.Watch(t.Context(), s.Snapshot())
 		ms, mf := newMirror(s.Snapshot()), newMirror(s.Snapshot())
 		seen := 0
+		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
 			for {
-				c, err := fast.Next(t.Context())
+				c, err := fast.Next(ctx)
 				if err != nil {
 					return
 				}
@@ -174,6 +175,8 @@ func TestSlowWatcherGetsItFolded(t *testing.T) {
 		if c, err = slow.Next(t.Context()); err != nil || c.Folded || len(c.Rows) != 1 {
 			t.Errorf("after catching up: %+v, %v", c, err)
 		}
+		synctest.Wait()
+		cancel()
 		// Large changes are kept in smaller number.
 		for range 20 {
 			rows := map[string]thing{}

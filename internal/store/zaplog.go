@@ -33,6 +33,7 @@ func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
 var harmless = []string{
 	// A member that starts for the first time; tried again seconds later.
 	"Failed to detect schema version",
+	"Failed to detect storage schema version",
 	"failed to update storage version",
 	// A member that starts again and has not yet applied its log; it tries again a few ticks later.
 	"cannot campaign at term",
