@@ -8,6 +8,7 @@ import (
 
 	"github.com/berthhq/berth/api"
 	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/internal/caller"
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/store"
@@ -29,7 +30,7 @@ func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput)
 	if err := checkTags(in.Tags); err != nil {
 		return nil, err
 	}
-	settings, err := clusterSettings(in.Settings)
+	settings, err := clusterSettings(in.Settings, s.insights(ctx, sc))
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +66,23 @@ func serviceConnect(in *ecs.ClusterServiceConnectDefaultsRequest) *ecs.ClusterSe
 	return &ecs.ClusterServiceConnectDefaults{Namespace: in.Namespace}
 }
 
+// insights is what the account settings say of a new cluster's containerInsights.
+func (s *Service) insights(ctx context.Context, sc store.Scope) string {
+	const name = string(ecs.SettingNameContainerInsights)
+	snap := s.store.Snapshot()
+	if p, err := caller.From(ctx); err == nil {
+		if value, ok := settingsRow(snap, sc, p.ARN)[name]; ok {
+			return value
+		}
+	}
+	if value, ok := settingsRow(snap, sc, accountDefault)[name]; ok {
+		return value
+	}
+	return "disabled"
+}
+
 // clusterSettings fills in the one setting there is.
-func clusterSettings(in []ecs.ClusterSetting) ([]ecs.ClusterSetting, error) {
-	value := "disabled"
+func clusterSettings(in []ecs.ClusterSetting, value string) ([]ecs.ClusterSetting, error) {
 	for _, set := range in {
 		if set.Name != ecs.ClusterSettingNameContainerInsights {
 			return nil, invalid("Unsupported cluster setting: %s", set.Name)
@@ -245,7 +260,7 @@ func (s *Service) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput)
 func (s *Service) UpdateCluster(ctx context.Context, in *ecs.UpdateClusterInput) (*ecs.UpdateClusterOutput, error) {
 	c, err := s.changeCluster(ctx, in.Cluster, func(c *ecs.Cluster) error {
 		if in.Settings != nil {
-			settings, err := clusterSettings(in.Settings)
+			settings, err := clusterSettings(in.Settings, "disabled")
 			if err != nil {
 				return err
 			}
@@ -271,7 +286,7 @@ func (s *Service) UpdateClusterSettings(ctx context.Context, in *ecs.UpdateClust
 		return nil, invalid("Settings can not be empty.")
 	}
 	c, err := s.changeCluster(ctx, in.Cluster, func(c *ecs.Cluster) error {
-		settings, err := clusterSettings(in.Settings)
+		settings, err := clusterSettings(in.Settings, "disabled")
 		c.Settings = settings
 		return err
 	})
