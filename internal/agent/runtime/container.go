@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -118,22 +119,21 @@ func (r *Runtime) exists(ctx context.Context, id string) (bool, error) {
 
 // record makes the container's record with its OCI spec.
 func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image storedImage, mounts []mount.Mount) (containerRecord, error) {
-	users, ok := r.accounts.get(image.chain)
-	if !ok {
-		var err error
-		if users, err = readAccounts(ctx, mounts); err != nil {
-			return containerRecord{}, err
-		}
-		r.accounts.put(image.chain, users)
+	in := specInput{
+		container: c, image: image.config, cgroup: r.cgroupPath(c.TaskID, c.ID), init: r.programs.shim, host: r.host,
+	}
+	found, err := r.rootfsOf(ctx, in, image, mounts)
+	if err != nil {
+		return containerRecord{}, err
 	}
 	name := c.Container.GetUser()
 	if name == "" {
 		name = image.config.User
 	}
-	user, err := users.resolveUser(name)
-	if err != nil {
+	if in.user, err = found.accounts.resolveUser(name); err != nil {
 		return containerRecord{}, err
 	}
+	in.otherABIs = found.other
 	if err := makeBindSources(c); err != nil {
 		return containerRecord{}, err
 	}
@@ -145,10 +145,8 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 			}
 		}
 	}
-	spec, err := buildSpec(specInput{
-		container: c, image: image.config, user: user, cgroup: r.cgroupPath(c.TaskID, c.ID),
-		init: r.programs.shim, host: r.host,
-	})
+	in.container = c
+	spec, err := buildSpec(in)
 	if err != nil {
 		return containerRecord{}, err
 	}
@@ -179,6 +177,33 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 			labelGeneration: r.generation,
 		},
 	}, nil
+}
+
+// rootfsOf answers what the container's spec needs of its image's files, out of memory if it can.
+func (r *Runtime) rootfsOf(ctx context.Context, in specInput, image storedImage, mounts []mount.Mount) (rootfs, error) {
+	c := in.container.Container
+	if c == nil {
+		return rootfs{}, errors.New("the container has no definition")
+	}
+	args, err := arguments(c, image.config)
+	if err != nil {
+		return rootfs{}, err
+	}
+	key := rootfsKey{chain: image.chain, program: args[0], cwd: cmp.Or(c.WorkingDirectory, image.config.WorkingDir)}
+	for _, v := range environment(in) {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			key.path = path
+		}
+	}
+	found, ok := r.rootfs.get(key)
+	if !ok {
+		if found, err = readRootfs(ctx, mounts, key); err != nil {
+			return rootfs{}, err
+		}
+		r.rootfs.put(key, found)
+	}
+	found.other = found.other || image.architecture != goruntime.GOARCH
+	return found, nil
 }
 
 // makeBindSources makes the directories that the task definition binds and the host lacks, as Docker

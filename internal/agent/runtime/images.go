@@ -30,6 +30,8 @@ type storedImage struct {
 	digest string // the image's target, as in agent.Image
 	chain  string // the snapshot of all its layers
 	config ocispec.ImageConfig
+
+	architecture string // as GOARCH
 }
 
 // imageState is the runtime's memory of images; the truth is in containerd's store.
@@ -127,6 +129,8 @@ func (r *Runtime) unpack(ctx context.Context, record images.Image) (storedImage,
 		digest: record.Target.Digest.String(),
 		chain:  identity.ChainID(layers).String(),
 		config: config.Config,
+
+		architecture: config.Architecture,
 	}
 	r.images.put(stored)
 	return stored, nil

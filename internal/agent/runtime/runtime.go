@@ -69,7 +69,7 @@ type Runtime struct {
 	programs   programs
 	cgroups    cgroups
 	host       hostFacts
-	accounts   accountsCache
+	rootfs     rootfsCache
 	generation string // changes when RunDir was emptied, as by a reboot
 	images     imageState
 	keys       keyedLock // container IDs

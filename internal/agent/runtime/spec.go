@@ -41,6 +41,7 @@ type specInput struct {
 	user      specs.User
 	cgroup    string // absolute, below each hierarchy's root
 	init      string // the program that can be a container's init process
+	otherABIs bool   // the image has programs that are not of the machine's own ABI
 	host      hostFacts
 }
 
@@ -144,6 +145,9 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 		privilege(s, in.host.devices)
 	} else if in.host.seccomp != nil {
 		s.Linux.Seccomp = in.host.seccomp(s)
+		if !in.otherABIs {
+			narrow(s.Linux.Seccomp)
+		}
 	}
 	return s, nil
 }

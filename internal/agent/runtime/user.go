@@ -2,13 +2,9 @@ package runtime
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"io"
 	"os"
-	"sync"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -39,24 +35,18 @@ func (a accounts) resolveUser(name string) (specs.User, error) {
 	return out, nil
 }
 
-// readAccounts reads them out of a container's root file system.
-func readAccounts(ctx context.Context, mounts []mount.Mount) (accounts, error) {
-	var a accounts
-	err := mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
-		// os.Root keeps the image's symbolic links inside the image.
-		dir, err := os.OpenRoot(root)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		a.passwd = readAccountsFile(dir, "etc/passwd")
-		a.group = readAccountsFile(dir, "etc/group")
-		return nil
-	})
+// readAccounts reads them out of an image's root file system.
+func readAccounts(root string) (accounts, error) {
+	// os.Root keeps the image's symbolic links inside the image.
+	dir, err := os.OpenRoot(root)
 	if err != nil {
-		return accounts{}, fmt.Errorf("read the image's users: %w", err)
+		return accounts{}, err
 	}
-	return a, nil
+	defer dir.Close()
+	return accounts{
+		passwd: readAccountsFile(dir, "etc/passwd"),
+		group:  readAccountsFile(dir, "etc/group"),
+	}, nil
 }
 
 // readAccountsFile answers nil for what is missing or not a file: such an image has no such users.
@@ -75,29 +65,4 @@ func readAccountsFile(dir *os.Root, name string) []byte {
 		return nil
 	}
 	return data
-}
-
-// accountsCache keeps the accounts of images, by the chain ID of their layers: mounting an image to
-// read two files costs milliseconds of each launch.
-type accountsCache struct {
-	mu    sync.Mutex
-	known map[string]accounts
-}
-
-const maxCachedAccounts = 256
-
-func (c *accountsCache) get(chain string) (accounts, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	a, ok := c.known[chain]
-	return a, ok
-}
-
-func (c *accountsCache) put(chain string, a accounts) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil || len(c.known) >= maxCachedAccounts {
-		c.known = map[string]accounts{}
-	}
-	c.known[chain] = a
 }
