@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -199,33 +200,37 @@ func (s *Service) ListTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefin
 	default:
 		return nil, invalid("Invalid status: %s", status)
 	}
-	var all []string
+	var defs []*ecs.TaskDefinition
 	for row := range state.TaskDefinitions.List(s.store.Snapshot(), sc, "") {
 		def := row.Value
 		if def.Status != status || in.FamilyPrefix != nil && *in.FamilyPrefix != "" && *def.Family != *in.FamilyPrefix {
 			continue
 		}
-		all = append(all, *def.TaskDefinitionArn)
+		defs = append(defs, def)
 	}
+	// Keys are in another order where one family's name begins with another's.
+	slices.SortFunc(defs, func(a, b *ecs.TaskDefinition) int {
+		return cmp.Or(cmp.Compare(*a.Family, *b.Family), cmp.Compare(*a.Revision, *b.Revision))
+	})
 	switch in.Sort {
 	case ecs.SortOrderDesc:
-		slices.Reverse(all)
+		slices.Reverse(defs)
 	case "", ecs.SortOrderAsc:
 	default:
 		return nil, invalid("Invalid sort order: %s", in.Sort)
 	}
-	arns, next, err := page(numbered(all), in.MaxResults, 100, in.NextToken)
+	arns, next, err := page(numbered(defs), in.MaxResults, 100, in.NextToken)
 	if err != nil {
 		return nil, err
 	}
 	return &ecs.ListTaskDefinitionsOutput{TaskDefinitionArns: arns, NextToken: next}, nil
 }
 
-// numbered keys a list by position, for listings whose order is not that of their keys.
-func numbered(items []string) iter.Seq2[string, string] {
+// numbered keys ARNs by their place in the list, for a listing whose order is not that of keys.
+func numbered(defs []*ecs.TaskDefinition) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for i, item := range items {
-			if !yield(fmt.Sprintf("%010d", i), item) {
+		for i, def := range defs {
+			if !yield(fmt.Sprintf("%010d", i), *def.TaskDefinitionArn) {
 				return
 			}
 		}
