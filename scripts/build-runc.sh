@@ -14,7 +14,7 @@ case $out in /*) ;; *) out=$PWD/$out ;; esac
 cd "$root/third_party/runc"
 
 version=$(sed -n 's|^[[:space:]]*github.com/opencontainers/runc v\([^ ]*\).*|\1|p' go.mod)
-stamp="runc $version $(go env GOVERSION GOOS GOARCH | tr '\n' ' ')$(cat go.sum "$0" | cksum)"
+stamp="runc $version $(go env GOVERSION GOOS GOARCH | tr '\n' ' ')$(cat go.sum "$root/scripts/build-runc.sh" | cksum)"
 
 if [ -x "$out" ] && [ "$(cat "$out.stamp" 2>/dev/null)" = "$stamp" ]; then
 	exit 0

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 	"github.com/berthhq/berth/internal/failpoint"
@@ -73,7 +74,7 @@ func openJournal(dir string, disk disk, log *slog.Logger) (*journal, error) {
 		FreelistType:   bolt.FreelistMapType,
 	})
 	if err != nil {
-		if errors.Is(err, bolt.ErrTimeout) {
+		if errors.Is(err, bolterrors.ErrTimeout) {
 			return nil, fmt.Errorf("open %s: another agent has it open", path)
 		}
 		return nil, fmt.Errorf("open %s: %w", path, err)

@@ -142,7 +142,7 @@ func TestTxSeesItsOwnWrites(t *testing.T) {
 			things.Put(tx, k("a"), &thing{Host: "1"})
 			things.Put(tx, k("b"), &thing{Host: "1"})
 		})
-		rev, seq := s.Snapshot().Revision(), s.Snapshot().seq
+		seq := s.Snapshot().seq
 		update(t, s, func(tx *Tx) {
 			things.Delete(tx, k("a"))
 			equal(t, "List", ids(things.List(tx, scope, "")), []string{"b"})
@@ -168,7 +168,7 @@ func TestTxSeesItsOwnWrites(t *testing.T) {
 		}
 
 		// Nothing is written by a failed function, a reading one, or the deletion of nothing.
-		rev = s.Snapshot().Revision()
+		rev := s.Snapshot().Revision()
 		boom := errors.New("boom")
 		if _, err := s.Update(t.Context(), func(tx *Tx) error { things.Delete(tx, k("b")); return boom }); err != boom {
 			t.Errorf("got %v", err)

@@ -161,7 +161,8 @@ func (o *Output) start(ctx context.Context) error {
 	go cmd.Wait() // it ends when the process does; we do not wait for either
 	stop := context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	line, err := bufio.NewReader(io.LimitReader(ready, 4096)).ReadString('\n')
+	// Whatever ends the line early, what came of it tells.
+	line, _ := bufio.NewReader(io.LimitReader(ready, 4096)).ReadString('\n')
 	switch {
 	case line == "ready\n":
 		o.log.Info("logger process started", "pid", cmd.Process.Pid)

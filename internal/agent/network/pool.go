@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -161,11 +162,14 @@ func lockFile(path string) (*os.File, error) {
 func (c *claim) owner() (string, error) {
 	b := make([]byte, 4096)
 	k, err := c.file.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read claim of subnet %v: %w", c.subnet, err)
+	}
 	if k == 0 {
 		return "", nil // new
 	}
 	var r claimRecord
-	if err = json.Unmarshal(b[:k], &r); err != nil {
+	if err := json.Unmarshal(b[:k], &r); err != nil {
 		return "", nil // torn in writing: that process made nothing yet
 	}
 	if r.Schema > schema {

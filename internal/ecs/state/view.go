@@ -152,6 +152,7 @@ func overrides(spec *Spec) *ecs.TaskOverride {
 		out.ContainerOverrides = append(out.ContainerOverrides, o)
 	}
 	if out.InferenceAcceleratorOverrides == nil {
+		//lint:ignore SA1019 ECS still shows the member, always empty
 		out.InferenceAcceleratorOverrides = []ecs.InferenceAcceleratorOverride{}
 	}
 	return &out
