@@ -232,8 +232,8 @@ func (s *Store) close() error {
 		// What waits inside a member that has failed may wait for ever.
 		return s.member.stop()
 	}
-	//lint:ignore SA2001 the lock alone is meant: it lets a spawn under way finish
-	s.mu.Lock()
+	s.mu.Lock() // the lock alone is meant: it lets a spawn under way finish
+	//lint:ignore SA2001 as said
 	s.mu.Unlock()
 	s.loops.Wait()
 	if s.member != nil {
