@@ -98,7 +98,7 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 		Store: p.store, Orchestrator: p.orch, SharedKernelFargate: set.dev, Logger: log.With("room", "ecs"),
 	})
 	if err := errors.Join(
-		p.gateway.Register(gateway.Service{Descriptor: ecsapi.Descriptor, Implementation: ecsService, Invalid: ecsInvalid}),
+		p.gateway.Register(gateway.Service{Descriptor: ecsapi.Descriptor, Implementation: ecsService, Invalid: ecs.Invalid}),
 		p.gateway.Register(gateway.Service{Descriptor: stsapi.Descriptor, Implementation: sts.New(p.keys, set.dev)}),
 	); err != nil {
 		return nil, err
