@@ -4,11 +4,18 @@ import (
 	"archive/tar"
 	"errors"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
@@ -24,7 +31,7 @@ func TestNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := validate.Image(img); err != nil {
+		if err := validate.Image(served(t, img)); err != nil {
 			t.Errorf("OCI %v: %v", oci, err)
 		}
 		again, err := New(spec)
@@ -64,4 +71,23 @@ func TestNewWithoutTheFile(t *testing.T) {
 	if _, err := New(Spec{Files: map[string]string{"/x": "/nowhere/x"}}); err == nil {
 		t.Error("a file that is not there is no error")
 	}
+}
+
+// served is the image as a registry gives it out.
+func served(t *testing.T, img v1.Image) v1.Image {
+	t.Helper()
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/image:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		t.Fatal(err)
+	}
+	out, err := remote.Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
