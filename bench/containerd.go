@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -59,8 +60,9 @@ func startContainerd(b *bench) *bareContainerd {
 }
 
 // launch is NewContainer until the container's first instruction. What it writes goes through FIFOs,
-// read by this process into a file: the path that Berth's own takes.
-func (c *bareContainerd) launch(network string) time.Duration {
+// read by this process into a file: the path that Berth's own takes. With filtered it also has the
+// seccomp profile that Berth's and Docker's containers have, which containerd's default leaves out.
+func (c *bareContainerd) launch(network string, filtered bool) time.Duration {
 	c.n++
 	id := fmt.Sprint("bare-", c.n)
 	out, err := os.Create(filepath.Join(c.dir, id+".log"))
@@ -71,6 +73,10 @@ func (c *bareContainerd) launch(network string) time.Duration {
 	spec := []oci.SpecOpts{oci.WithImageConfigArgs(c.image, []string{"stamp"}), oci.WithMemoryLimit(16 << 20)}
 	if network == "host" {
 		spec = append(spec, oci.WithHostNamespace("network"), oci.WithHostHostsFile, oci.WithHostResolvconf)
+	}
+	if filtered {
+		// Among the options it comes last: the profile depends on the capabilities.
+		spec = append(spec, seccomp.WithDefaultProfile())
 	}
 	sent := time.Now()
 	container, err := c.client.NewContainer(c.ctx, id,
