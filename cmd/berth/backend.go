@@ -71,7 +71,15 @@ func (s *stack) Status(ctx context.Context) (admin.Status, error) {
 // StopTasks implements admin.Backend.
 func (s *stack) StopTasks(ctx context.Context, reason string, line func(string)) error {
 	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: reason}
-	return s.plane.orch.StopAll(ctx, "", cause, func(left int) { line(fmt.Sprintf("%d tasks to stop", left)) })
+	return s.plane.orch.StopAll(ctx, "", cause, func(left int) { line(count(left, "task", "tasks") + " to stop") })
+}
+
+// count says how many there are.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // Exit implements admin.Backend.
@@ -91,8 +99,10 @@ func (s *stack) Logs(ctx context.Context, q admin.LogQuery, line func(admin.LogL
 	if q.Container != "" && !slices.ContainsFunc(spec.Value.Containers, func(c state.SpecContainer) bool { return c.Name == q.Container }) {
 		return fmt.Errorf("task %s has no container %q", spec.Value.ID, q.Container)
 	}
+	several := q.Container == "" && len(spec.Value.Containers) > 1
 	return s.plane.dispatch.OpenLogs(ctx, req, func(l *dispatchpb.LogLine) error {
-		return line(admin.LogLine{Time: l.Time.AsTime(), Container: l.Container, Stream: l.Stream, Text: l.Text, Partial: l.Partial})
+		return line(admin.LogLine{Time: l.Time.AsTime(), Container: l.Container, Stream: l.Stream, Text: l.Text,
+			Partial: l.Partial, Several: several})
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -160,14 +159,10 @@ func logsCommand(o *options) *cobra.Command {
 // containers are told apart by the container's name.
 type linePrinter struct {
 	out, errOut io.Writer
-	containers  []string
 	open        map[string]bool // containers in the middle of a line
 }
 
 func (p *linePrinter) print(l admin.LogLine) error {
-	if !slices.Contains(p.containers, l.Container) {
-		p.containers = append(p.containers, l.Container)
-	}
 	w := p.out
 	if l.Stream == "stderr" {
 		w = p.errOut
@@ -177,7 +172,7 @@ func (p *linePrinter) print(l admin.LogLine) error {
 		text = append(text, '\n')
 	}
 	key := l.Container + "/" + l.Stream
-	if len(p.containers) > 1 && !p.open[key] {
+	if l.Several && !p.open[key] {
 		text = append([]byte(l.Container+" | "), text...)
 	}
 	if p.open == nil {
@@ -227,8 +222,9 @@ func imageCommand(o *options) *cobra.Command {
 			bars := newBars(c.ErrOrStderr())
 			names, err := client.Import(c.Context(), bars.reader("reading", size, in), bars.update)
 			bars.wait()
-			if cerr := in.Close(); err == nil && cerr != nil {
-				err = cerr
+			// What an engine says of its failure explains better than the archive it did not write.
+			if cerr := in.Close(); cerr != nil {
+				err = errors.Join(cerr, err)
 			}
 			if err != nil {
 				return fmt.Errorf("import image: %w", err)

@@ -2,15 +2,27 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/berthhq/berth/internal/admin"
+	"github.com/berthhq/berth/internal/awsprofile"
+	"github.com/berthhq/berth/internal/instance"
 )
 
 func TestLinePrinter(t *testing.T) {
 	t.Parallel()
 	line := func(container, stream, text string, partial bool) admin.LogLine {
 		return admin.LogLine{Container: container, Stream: stream, Text: []byte(text), Partial: partial}
+	}
+	several := func(container, text string, partial bool) admin.LogLine {
+		l := line(container, "stdout", text, partial)
+		l.Several = true
+		return l
 	}
 	for name, c := range map[string]struct {
 		lines    []admin.LogLine
@@ -26,9 +38,9 @@ func TestLinePrinter(t *testing.T) {
 		},
 		"several containers are told apart, once a line": {
 			lines: []admin.LogLine{
-				line("a", "stdout", "1", false), line("b", "stdout", "2", true), line("b", "stdout", "3", false), line("a", "stdout", "4", false),
+				several("a", "1", false), several("b", "2", true), several("b", "3", false), several("a", "4", false),
 			},
-			out: "1\nb | 23\na | 4\n",
+			out: "a | 1\nb | 23\na | 4\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +67,77 @@ func TestEveryCommandTakesTheTwoFlags(t *testing.T) {
 			if c.InheritedFlags().Lookup(name) == nil {
 				t.Errorf("berth %s has no --%s", c.Name(), name)
 			}
+		}
+	}
+}
+
+func TestImpossibleSettingsAreRefusedBeforeAnythingIsMade(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{
+		"--listen":  {"--listen", "nonsense"},
+		"loopback":  {"--dev", "--listen", "0.0.0.0:0"},
+		"--account": {"--account", "12"},
+		"--region":  {"--region", "no where"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "data")
+			var out, errOut bytes.Buffer
+			c := command()
+			c.SetOut(&out)
+			c.SetErr(&errOut)
+			c.SetArgs(append([]string{"up", "--no-aws-profile", "--data-dir", dir}, args...))
+			err := c.ExecuteContext(t.Context())
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%v; want what is wrong with %s", err, name)
+			}
+			if out.Len()+errOut.Len() > 0 {
+				t.Errorf("said %q and %q before it refused", out.String(), errOut.String())
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the data directory was made: %v", err)
+			}
+		})
+	}
+}
+
+// TestResetFindsTheProfileItAdded: it may be called by another user than the one who called up, on
+// another address.
+func TestResetFindsTheProfileItAdded(t *testing.T) {
+	t.Parallel()
+	in, err := instance.Hold(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(in.RunDir); in.Release() })
+	id, secret, err := rootKey(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := awsprofile.Home{Dir: t.TempDir(), UID: os.Geteuid(), GID: os.Getegid()}
+	p := awsprofile.Profile{Endpoint: "http://127.0.0.1:1", Region: "eu-west-1", AccessKeyID: id, SecretAccessKey: secret}
+	if _, err := awsprofile.Add(home, p); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.RememberProfile(instance.Profile{Home: home.Dir, Endpoint: p.Endpoint, Region: p.Region}); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Remember(instance.Settings{Listen: "127.0.0.1:2", Region: "us-east-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeProfile(in); err != nil {
+		t.Fatal(err)
+	}
+	if awsprofile.Exists(home) {
+		t.Error("the profile is still there")
+	}
+}
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{0: "0 tasks", 1: "1 task", 2: "2 tasks"} {
+		if got := count(n, "task", "tasks"); got != want {
+			t.Errorf("count(%d) = %q; want %q", n, got, want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,7 +74,7 @@ func tell(w io.Writer, findings []finding) error {
 		fmt.Fprintf(w, "%-8s %s\n         %s\n", f.kind, f.what, f.why)
 	}
 	if missing > 0 {
-		return fmt.Errorf("%d things are missing on this host: see above", missing)
+		return fmt.Errorf("%s missing on this host: see above", count(missing, "thing is", "things are"))
 	}
 	return nil
 }
@@ -82,7 +83,7 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 	if os.Geteuid() != 0 {
 		return []finding{{isMissing, "root", "containers, networks and cgroups are made by root: run it with sudo"}}, nil
 	}
-	id, runDir := "00000000", "/run/berth"
+	id, runDir := unnamed, "/run/berth"
 	var findings []finding
 	in, err := instance.Peek(o.dataDir)
 	switch {
@@ -108,7 +109,7 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 		return nil, fmt.Errorf("examine the network: %w", err)
 	}
 	for _, f := range net {
-		findings = append(findings, finding{string(f.Kind), f.What, f.Why})
+		findings = append(findings, finding{string(f.Kind), strings.ReplaceAll(f.What, unnamed, "ID"), f.Why})
 	}
 	if !profile {
 		return findings, nil
@@ -123,6 +124,9 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 	return append(findings, finding{isChange, "an AWS profile named " + awsprofile.Name + " is added in " + filepath.Join(home.Dir, ".aws"),
 		"so that AWS tools find this Berth; profiles that are there are not altered; --no-aws-profile leaves it out"}), nil
 }
+
+// unnamed is the ID of an instance that is yet to be made.
+const unnamed = "00000000"
 
 // existing is the path, or the directory nearest to it that is there: the doctor makes none.
 func existing(path string) string {

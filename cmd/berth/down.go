@@ -31,7 +31,7 @@ func downCommand(o *options) *cobra.Command {
 			tell := func(t string) { fmt.Fprintln(c.ErrOrStderr(), t) }
 			err = client.Down(c.Context(), tell)
 			if errors.Is(err, admin.ErrNotRunning) {
-				err = o.downAlone(c.Context(), tell)
+				err = o.downAlone(c, tell)
 			}
 			if err != nil {
 				return fmt.Errorf("stop tasks: %w", err)
@@ -48,8 +48,9 @@ func downCommand(o *options) *cobra.Command {
 
 // downAlone stops the tasks of a Berth that is not running: it is started without its API for as long
 // as that takes.
-func (o *options) downAlone(ctx context.Context, tell func(string)) error {
-	log, err := o.logger()
+func (o *options) downAlone(c *cobra.Command, tell func(string)) error {
+	ctx := c.Context()
+	log, err := o.quietLogger(c)
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func resetCommand(o *options) *cobra.Command {
 				return err
 			}
 			defer in.Release()
-			return o.reset(c.Context(), in)
+			return o.reset(c, in)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "really")
@@ -129,8 +130,9 @@ func (o *options) removeEmpty() error {
 }
 
 // reset removes everything, from the containers inwards; each room takes away what it made.
-func (o *options) reset(ctx context.Context, in *instance.Instance) error {
-	log, err := o.logger()
+func (o *options) reset(c *cobra.Command, in *instance.Instance) error {
+	ctx := c.Context()
+	log, err := o.quietLogger(c)
 	if err != nil {
 		return err
 	}
@@ -156,14 +158,19 @@ func (o *options) reset(ctx context.Context, in *instance.Instance) error {
 }
 
 func removeProfile(in *instance.Instance) error {
+	profiles := in.Profiles()
+	if len(profiles) == 0 {
+		return nil
+	}
 	id, secret, err := rootKey(in)
 	if err != nil {
 		return err
 	}
-	home, err := awsprofile.Invoker()
-	if err != nil {
-		return err
+	var errs []error
+	for _, p := range profiles {
+		// The files' owner stays the one they have.
+		errs = append(errs, awsprofile.Remove(awsprofile.Home{Dir: p.Home, UID: os.Geteuid(), GID: os.Getegid()},
+			awsprofile.Profile{Endpoint: p.Endpoint, Region: p.Region, AccessKeyID: id, SecretAccessKey: secret}))
 	}
-	s := in.Settings()
-	return awsprofile.Remove(home, awsprofile.Profile{Endpoint: "http://" + s.Listen, Region: s.Region, AccessKeyID: id, SecretAccessKey: secret})
+	return errors.Join(errs...)
 }

@@ -59,6 +59,16 @@ func (o *options) logger() (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
 }
 
+// quietLogger is for the commands that work and end: they tell what went wrong alone, unless more is
+// asked for.
+func (o *options) quietLogger(c *cobra.Command) (*slog.Logger, error) {
+	quiet := *o
+	if !c.Flags().Changed("log-level") {
+		quiet.logLevel = "warn"
+	}
+	return quiet.logger()
+}
+
 const (
 	defaultDataDir = "/var/lib/berth"
 	defaultListen  = "127.0.0.1:4566"

@@ -27,7 +27,8 @@ import (
 
 // settings are what `berth up` was told.
 type settings struct {
-	listen      string // empty: no API, as for a `down` of a Berth that is not running
+	listen      string
+	api         net.Listener // at listen; nil: no API, as for a `down` of a Berth that is not running
 	account     string
 	region      string
 	dev         bool
@@ -66,21 +67,12 @@ func account(in *instance.Instance) string {
 }
 
 func openPlane(ctx context.Context, in *instance.Instance, set settings, log *slog.Logger) (_ *plane, err error) {
-	p := &plane{log: log}
+	p := &plane{log: log, api: set.api}
 	defer func() {
 		if err != nil {
 			p.close()
 		}
 	}()
-	if set.listen != "" {
-		if err := gateway.CheckListen(set.listen, set.dev); err != nil {
-			return nil, err
-		}
-		// First of all: a port that is taken is the likeliest mistake, and nothing needs undoing yet.
-		if p.api, err = net.Listen("tcp", set.listen); err != nil {
-			return nil, fmt.Errorf("listen for the API: %w", err)
-		}
-	}
 	if p.store, err = store.Open(ctx, store.Config{Dir: in.Path("etcd"), Logger: log.With("room", "store")}, state.Tables()...); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", in.Path("etcd"), err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"regexp"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/berthhq/berth/internal/admin"
 	"github.com/berthhq/berth/internal/awsprofile"
+	"github.com/berthhq/berth/internal/gateway"
 	"github.com/berthhq/berth/internal/instance"
 )
 
@@ -31,8 +33,8 @@ func upCommand(o *options) *cobra.Command {
 				return err
 			}
 			set.listen, set.profile = o.listen, !noProfile
-			if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(set.account) {
-				return fmt.Errorf("--account: %q is not 12 digits", set.account)
+			if err := set.check(); err != nil {
+				return err
 			}
 			if err := preflight(c.Context(), o, set.profile, c.ErrOrStderr()); err != nil {
 				return err
@@ -57,8 +59,30 @@ func upCommand(o *options) *cobra.Command {
 	return cmd
 }
 
+// check refuses settings that cannot be, before anything is made or changed.
+func (s settings) check() error {
+	if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(s.account) {
+		return fmt.Errorf("--account: %q is not 12 digits", s.account)
+	}
+	if !regexp.MustCompile(`^[a-z0-9-]{1,63}$`).MatchString(s.region) {
+		return fmt.Errorf("--region: %q is not a region's name", s.region)
+	}
+	if err := gateway.CheckListen(s.listen, s.dev); err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	return nil
+}
+
 // up runs Berth until ctx ends.
-func up(ctx context.Context, in *instance.Instance, set settings, log *slog.Logger, out io.Writer) error {
+func up(ctx context.Context, in *instance.Instance, set settings, log *slog.Logger, out io.Writer) (err error) {
+	// First of all: a port that is taken is the likeliest mistake, and nothing needs undoing yet.
+	if set.api, err = net.Listen("tcp", set.listen); err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	defer set.api.Close()
+	if !gateway.IsLoopback(set.listen) {
+		log.Warn("the API is reachable from other machines, and what it says is not encrypted: there is no TLS yet", "listen", set.listen)
+	}
 	if err := in.Remember(instance.Settings{Listen: set.listen, Dev: set.dev, Account: set.account, Region: set.region}); err != nil {
 		return err
 	}
@@ -156,8 +180,14 @@ func (s *stack) addProfile() {
 	home, err := awsprofile.Invoker()
 	if err == nil {
 		var result awsprofile.Result
-		if result, err = awsprofile.Add(home, s.profile()); err == nil && result == awsprofile.Foreign {
+		profile := s.profile()
+		result, err = awsprofile.Add(home, profile)
+		switch {
+		case err != nil:
+		case result == awsprofile.Foreign:
 			s.log.Info("an AWS profile named "+awsprofile.Name+" is there already and was not altered; see `berth env`", "home", home.Dir)
+		default:
+			err = s.in.RememberProfile(instance.Profile{Home: home.Dir, Endpoint: profile.Endpoint, Region: profile.Region})
 		}
 	}
 	if err != nil {

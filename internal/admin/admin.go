@@ -85,6 +85,7 @@ type LogLine struct {
 	Stream    string    `json:"stream"`
 	Text      []byte    `json:"text"`
 	Partial   bool      `json:"partial,omitempty"` // the line goes on in the next one
+	Several   bool      `json:"several,omitempty"` // lines of other containers may come too
 }
 
 // event is one JSON line of a streamed answer; exactly one member is set.

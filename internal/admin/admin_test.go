@@ -21,17 +21,24 @@ type fake struct {
 	lines  int
 	err    error
 	follow chan LogLine
+	end    func() // what Exit has done, in place of closing exited
 }
 
 func (f *fake) Status(context.Context) (Status, error) {
 	return Status{Account: "1", Hosts: []Host{}}, f.err
 }
 func (f *fake) StopTasks(_ context.Context, _ string, line func(string)) error {
-	line("1 tasks to stop")
+	line("1 task to stop")
 	line("0 tasks to stop")
 	return f.err
 }
-func (f *fake) Exit() { close(f.exited) }
+func (f *fake) Exit() {
+	if f.end != nil {
+		f.end()
+		return
+	}
+	close(f.exited)
+}
 func (f *fake) Logs(ctx context.Context, q LogQuery, line func(LogLine) error) error {
 	for i := range f.lines {
 		if err := line(LogLine{Container: q.Container, Text: []byte(fmt.Sprint(i))}); err != nil {
@@ -77,8 +84,14 @@ func serve(t *testing.T, f *fake) *Client {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, socket, f, slog.New(slog.DiscardHandler)) }()
+	done, ended := make(chan error, 1), make(chan struct{})
+	if f.end != nil {
+		f.end = func() { cancel(); <-ended } // the worst case: all is over before Exit returns
+	}
+	go func() {
+		defer close(ended)
+		done <- Serve(ctx, socket, f, slog.New(slog.DiscardHandler))
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -94,6 +107,23 @@ func serve(t *testing.T, f *fake) *Client {
 		if time.Since(start) > 10*time.Second {
 			t.Fatal("the socket was not served")
 		}
+	}
+}
+
+func TestExitIsAnsweredBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		if err := serve(t, &fake{end: func() {}}).Exit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestNotRunningSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	_, err := NewClient(filepath.Join(t.TempDir(), "none")).Status(t.Context())
+	if !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), "berth up") {
+		t.Errorf("%v; want ErrNotRunning and what to do", err)
 	}
 }
 

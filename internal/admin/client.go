@@ -7,18 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/berthhq/berth/internal/agent"
 )
 
 // ErrNotRunning says that no Berth answers on the socket.
-var ErrNotRunning = errors.New("berth is not running here")
+var ErrNotRunning = errors.New("berth is not running on this data directory")
 
 // Client speaks to a running Berth.
 type Client struct{ http *http.Client }
@@ -29,6 +31,9 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "unix", socket)
 		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+				return nil, fmt.Errorf("%w: start it with `berth up`", ErrNotRunning)
+			}
 			return nil, fmt.Errorf("%w (%v)", ErrNotRunning, err)
 		}
 		return c, nil
@@ -167,7 +172,7 @@ func (c *Client) stream(ctx context.Context, method, path string, body io.Reader
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			return fmt.Errorf("the answer of berth broke off: %w", err)
+			return fmt.Errorf("berth ended before its answer did: %w", err)
 		}
 		switch {
 		case e.Error != "":

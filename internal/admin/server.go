@@ -98,6 +98,8 @@ func handler(b Backend) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/exit", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, struct{}{}, nil)
+		// Before the end: it closes this connection, whether the answer is out or not.
+		_ = http.NewResponseController(w).Flush() // the client may be gone, and wants the end all the same
 		b.Exit()
 	})
 	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {

@@ -3,9 +3,13 @@ package ecs
 import (
 	"encoding/base64"
 	"iter"
+	"strings"
 
 	"github.com/berthhq/berth/api"
 )
+
+// tokenMark begins every token, so that what only looks like one is refused.
+const tokenMark = "after:"
 
 // page cuts a listing that is ordered by key. A token is the last key of the page before, so a page
 // stays right when rows come and go between two calls.
@@ -25,10 +29,11 @@ func pageFrom[T any](rows func(from string) iter.Seq2[string, T], maxResults *in
 	after := ""
 	if t := api.Value(token); t != "" {
 		raw, derr := base64.RawURLEncoding.DecodeString(t)
-		if derr != nil || len(raw) == 0 {
+		key, ours := strings.CutPrefix(string(raw), tokenMark)
+		if derr != nil || !ours || key == "" {
 			return nil, nil, invalid("Invalid token: %s", t)
 		}
-		after = string(raw)
+		after = key
 	}
 	items = []T{}
 	last := ""
@@ -37,7 +42,7 @@ func pageFrom[T any](rows func(from string) iter.Seq2[string, T], maxResults *in
 			continue
 		}
 		if len(items) == int(limit) {
-			return items, api.Ptr(base64.RawURLEncoding.EncodeToString([]byte(last))), nil
+			return items, api.Ptr(base64.RawURLEncoding.EncodeToString([]byte(tokenMark + last))), nil
 		}
 		items, last = append(items, item), key
 	}

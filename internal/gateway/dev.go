@@ -28,6 +28,12 @@ func CheckListen(addr string, dev bool) error {
 	return nil
 }
 
+// IsLoopback tells whether a listen address, host:port, can be reached from this machine alone.
+func IsLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && isLoopback(host)
+}
+
 // isLoopback tells whether a host, without port, can only be this machine.
 func isLoopback(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))

@@ -120,6 +120,18 @@ func TestDevKeepsBrowsersOut(t *testing.T) {
 	}
 }
 
+func TestIsLoopback(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]bool{
+		"127.0.0.1:4566": true, "[::1]:4566": true, "localhost:4566": true,
+		"0.0.0.0:4566": false, "[::]:4566": false, ":4566": false, "192.0.2.1:4566": false, "nonsense": false,
+	} {
+		if got := gateway.IsLoopback(addr); got != want {
+			t.Errorf("IsLoopback(%q) = %v", addr, got)
+		}
+	}
+}
+
 func TestCheckListen(t *testing.T) {
 	t.Parallel()
 	for addr, ok := range map[string]bool{

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,11 +42,13 @@ type record struct {
 	Version   int       `json:"version"`
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"createdAt"`
-	// Listen and AWSProfile are of the last start: what other commands and reset need to know.
+	// These are of the last start: what other commands and reset need to know.
 	Listen  string `json:"listen,omitempty"`
 	Dev     bool   `json:"dev,omitempty"`
 	Account string `json:"account,omitempty"`
 	Region  string `json:"region,omitempty"`
+	// Profiles were added since the first start.
+	Profiles []Profile `json:"awsProfiles,omitempty"`
 }
 
 // Instance is an instance's place. Its directories exist, with access for the owner alone.
@@ -64,6 +67,13 @@ type Settings struct {
 	Dev     bool
 	Account string
 	Region  string
+}
+
+// Profile is an AWS profile that the instance has added, as it was written.
+type Profile struct {
+	Home     string `json:"home"` // the directory above .aws
+	Endpoint string `json:"endpoint"`
+	Region   string `json:"region"`
 }
 
 // Hold opens the instance in dataDir, making it on first use, and holds it until Release. It fails
@@ -135,6 +145,18 @@ func (in *Instance) Settings() Settings {
 // Remember keeps the settings of this start.
 func (in *Instance) Remember(s Settings) error {
 	in.rec.Listen, in.rec.Dev, in.rec.Account, in.rec.Region = s.Listen, s.Dev, s.Account, s.Region
+	return in.save()
+}
+
+// Profiles tells which AWS profiles the instance has added, so that a reset finds them whoever calls it.
+func (in *Instance) Profiles() []Profile { return slices.Clone(in.rec.Profiles) }
+
+// RememberProfile keeps that a profile was added.
+func (in *Instance) RememberProfile(p Profile) error {
+	if slices.Contains(in.rec.Profiles, p) {
+		return nil
+	}
+	in.rec.Profiles = append(in.rec.Profiles, p)
 	return in.save()
 }
 

@@ -28,8 +28,17 @@ func TestHoldIsExclusiveAndKeepsItsName(t *testing.T) {
 	if err := in.Remember(Settings{Listen: "127.0.0.1:1", Account: "111122223333"}); err != nil {
 		t.Fatal(err)
 	}
+	profile := Profile{Home: "/home/somebody", Endpoint: "http://127.0.0.1:1", Region: "us-east-1"}
+	for range 2 {
+		if err := in.RememberProfile(profile); err != nil {
+			t.Fatal(err)
+		}
+	}
 	in.Release()
 	again := hold(t, dir)
+	if got := again.Profiles(); len(got) != 1 || got[0] != profile {
+		t.Errorf("profiles %+v; want %+v, once", got, profile)
+	}
 	if again.ID != in.ID || again.Settings() != in.Settings() {
 		t.Errorf("held again: %v %+v; was %v %+v", again.ID, again.Settings(), in.ID, in.Settings())
 	}
