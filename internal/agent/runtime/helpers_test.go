@@ -134,6 +134,10 @@ func (h *host) checkClean() {
 			h.t.Errorf("mount left: %s", line)
 		}
 	}
+	// A shim that was told to end, or the one that ended it, may take a moment on a busy machine.
+	for late := time.Now().Add(10 * time.Second); len(h.processes()) > 0 && time.Now().Before(late); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	for _, pid := range h.processes() {
 		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		h.t.Errorf("process left: %d %q", pid, command)

@@ -103,7 +103,7 @@ func TestSeccomp(t *testing.T) {
 	native := []specs.Arch{specs.ArchX86_64}
 	wide := []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32}
 	// A new user namespace needs no capability: the filter alone forbids it.
-	const denied = `busybox unshare -U true && echo allowed; grep ^Seccomp: /proc/self/status`
+	const denied = `exec 2>&1; busybox unshare -U true && echo allowed; grep ^Seccomp: /proc/self/status`
 	tests := []struct {
 		name    string
 		image   agent.Image
