@@ -12,7 +12,16 @@ flags=(--data-dir "$data" --listen "$listen")
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
 step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 # show runs a command and shows it, as you would type it.
-show() { printf '%s$ %s%s\n' "$dim" "$*" "$plain"; "$@"; }
+show() {
+	local arg line=
+	for arg in "$@"; do
+		arg=${arg#"$PWD"/}
+		case $arg in *[!A-Za-z0-9_./:=,@+-]*) arg="'$arg'" ;; esac
+		line+=" $arg"
+	done
+	printf '%s$%s%s\n' "$dim" "$line" "$plain"
+	"$@"
+}
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
 root=()
@@ -62,7 +71,8 @@ network='awsvpcConfiguration={subnets=[subnet-00000000000000000]}'
 task=$(show aws ecs run-task --cluster demo --task-definition hello --network-configuration "$network" --query 'tasks[0].taskArn' --output text | tee /dev/stderr | tail -n 1)
 case $task in arn:*) ;; *) fail "no task: $(aws ecs run-task --cluster demo --task-definition hello --network-configuration "$network" --query failures)" ;; esac
 for _ in $(seq 300); do
-	state=$(aws ecs describe-tasks --cluster demo --tasks "$task" --query 'tasks[0].lastStatus' --output text)
+	read -r state address < <(aws ecs describe-tasks --cluster demo --tasks "$task" --output text \
+		--query 'tasks[0].[lastStatus,containers[0].networkInterfaces[0].privateIpv4Address]') || fail 'the task cannot be described'
 	case $state in
 	RUNNING) break ;;
 	STOPPED) aws ecs describe-tasks --cluster demo --tasks "$task" --query 'tasks[0].[stopCode,stoppedReason,containers[].reason]'; fail 'the task stopped' ;;
@@ -71,8 +81,6 @@ done
 [ "$state" = RUNNING ] || fail "the task is still $state"
 show aws ecs describe-tasks --cluster demo --tasks "$task" --output table \
 	--query 'tasks[0].{status:lastStatus,started:startedAt,cpu:cpu,memory:memory,image:containers[0].image,address:containers[0].networkInterfaces[0].privateIpv4Address}'
-address=$(aws ecs describe-tasks --cluster demo --tasks "$task" --output text \
-	--query 'tasks[0].containers[0].networkInterfaces[0].privateIpv4Address')
 
 step 'It answers, at its own address'
 show curl -fsS --retry 20 --retry-connrefused --retry-delay 1 --noproxy '*' "http://$address:8080/"
@@ -87,13 +95,13 @@ given=()
 [ "$listen" = 127.0.0.1:4566 ] || given+=(--listen "$listen")
 more=${given[*]:+ ${given[*]}}
 cat <<NEXT
-  eval "\$(${sudo_}bin/berth env$more)"              the AWS CLI speaks to Berth, in this shell
+  eval "\$(${sudo_}bin/berth env$more)"              # the AWS CLI speaks to Berth, in this shell
   aws ecs list-tasks --cluster demo
   aws ecs run-task --cluster demo --task-definition hello --count 3 \\
     --network-configuration '$network'
   aws ecs stop-task --cluster demo --task ${task##*/}
   ${sudo_}bin/berth status$more
   ${sudo_}bin/berth logs$more -f ${task##*/}
-  ${sudo_}bin/berth down$more                        stop the tasks, keep the state
-  ${sudo_}bin/berth reset --yes$more                 remove everything Berth made on this host
+  ${sudo_}bin/berth down$more                        # stop the tasks, keep the state
+  ${sudo_}bin/berth reset --yes$more                 # remove everything Berth made on this host
 NEXT

@@ -129,7 +129,8 @@ func Add(h Home, p Profile) (Result, error) {
 	return Added, nil
 }
 
-// Remove takes the profile away where it reads as p; anything else stays.
+// Remove takes the profile away where it reads as p; anything else stays. Files with nothing else in
+// them go with it.
 func Remove(h Home, p Profile) error {
 	for _, f := range p.files(h) {
 		raw, err := os.ReadFile(f.path)
@@ -148,11 +149,24 @@ func Remove(h Home, p Profile) error {
 			rest = nil
 		}
 		rest = append(rest, raw[end:]...)
-		if err := replace(h, f, rest); err != nil {
+		if err := shrink(h, f, rest); err != nil {
 			return err
 		}
 	}
+	// The directory too, if it holds nothing any more.
+	_ = os.Remove(filepath.Join(h.Dir, ".aws"))
 	return nil
+}
+
+// shrink writes what is left of the file; of nothing it leaves no file, except where a link is.
+func shrink(h Home, f file, rest []byte) error {
+	if info, err := os.Lstat(f.path); err == nil && info.Mode().IsRegular() && len(bytes.TrimSpace(rest)) == 0 {
+		if err := os.Remove(f.path); err != nil {
+			return fmt.Errorf("remove AWS profile: %w", err)
+		}
+		return nil
+	}
+	return replace(h, f, rest)
 }
 
 // section finds a section from its header to the next one; -1 when there is none.

@@ -74,12 +74,6 @@ func TestAddMakesPrivateFiles(t *testing.T) {
 			t.Errorf("%s: %v, %v; want mode 0600", name, info.Mode(), err)
 		}
 	}
-	if err := Remove(h, profile); err != nil {
-		t.Fatal(err)
-	}
-	if c := read(t, h, "credentials"); c != "" {
-		t.Errorf("credentials after Remove: %q", c)
-	}
 }
 
 func TestForeignProfileIsNeverAltered(t *testing.T) {
@@ -127,5 +121,19 @@ func TestRemoveFollowsLinks(t *testing.T) {
 	}
 	if read(t, h, "real") != profile.config() {
 		t.Errorf("real = %q", read(t, h, "real"))
+	}
+}
+
+func TestRemoveLeavesNothingOfItsOwn(t *testing.T) {
+	t.Parallel()
+	h := home(t, nil)
+	if _, err := Add(h, profile); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(h, profile); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(h.Dir); err != nil || len(entries) > 0 {
+		t.Errorf("left in the home directory: %v, %v", entries, err)
 	}
 }
