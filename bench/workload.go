@@ -21,6 +21,7 @@ type workload struct {
 	berth   *harness.Berth
 	ecs     *ecs.Client
 	defined map[string]string
+	pace    time.Duration // how long to leave Berth alone between two questions
 }
 
 const cluster = "bench"
@@ -84,6 +85,7 @@ func (w *workload) wait(arns []string, status string) []types.Task {
 			}
 			for _, task := range out.Tasks {
 				if s := aws.ToString(task.LastStatus); s != status && s != "STOPPED" {
+					time.Sleep(w.pace)
 					return false
 				}
 			}

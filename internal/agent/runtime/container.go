@@ -202,7 +202,8 @@ func (r *Runtime) rootfsOf(ctx context.Context, in specInput, image storedImage,
 		}
 		r.rootfs.put(key, found)
 	}
-	found.other = found.other || image.architecture != goruntime.GOARCH
+	// An image that does not say what it is for is taken for this machine's, as containerd takes it.
+	found.other = found.other || image.architecture != "" && image.architecture != goruntime.GOARCH
 	return found, nil
 }
 
