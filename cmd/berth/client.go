@@ -45,7 +45,6 @@ func envCommand(o *options) *cobra.Command {
 			if c.Flags().Changed("listen") || listen == "" {
 				listen = o.listen
 			}
-			endpoint := "http://" + listen
 			fmt.Fprintf(c.OutOrStdout(), `export AWS_ENDPOINT_URL=%[1]s
 export AWS_ACCESS_KEY_ID=%[2]s
 export AWS_SECRET_ACCESS_KEY=%[3]s
@@ -54,7 +53,7 @@ export AWS_REGION=%[4]s
 unset AWS_SESSION_TOKEN AWS_PROFILE
 # AWS CLI before 1.29 and 2.13 do not read AWS_ENDPOINT_URL:
 alias aws='aws --endpoint-url %[1]s'
-`, endpoint, keyID, secret, s.Region)
+`, endpoint(listen), keyID, secret, s.Region)
 			return nil
 		},
 	}

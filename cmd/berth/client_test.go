@@ -133,6 +133,18 @@ func TestResetFindsTheProfileItAdded(t *testing.T) {
 	}
 }
 
+func TestEndpointIsOneThatAClientCanUse(t *testing.T) {
+	t.Parallel()
+	for listen, want := range map[string]string{
+		"127.0.0.1:4566": "http://127.0.0.1:4566", "0.0.0.0:1": "http://127.0.0.1:1", ":1": "http://127.0.0.1:1",
+		"[::]:1": "http://[::1]:1", "192.0.2.1:1": "http://192.0.2.1:1", "[2001:db8::1]:1": "http://[2001:db8::1]:1",
+	} {
+		if got := endpoint(listen); got != want {
+			t.Errorf("endpoint(%q) = %s; want %s", listen, got, want)
+		}
+	}
+}
+
 func TestCount(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]string{0: "0 tasks", 1: "1 task", 2: "2 tasks"} {

@@ -109,7 +109,7 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 		return nil, fmt.Errorf("examine the network: %w", err)
 	}
 	for _, f := range net {
-		findings = append(findings, finding{string(f.Kind), strings.ReplaceAll(f.What, unnamed, "ID"), f.Why})
+		findings = append(findings, finding{string(f.Kind), strings.ReplaceAll(f.What, unnamed, "ID"), strings.ReplaceAll(f.Why, unnamed, "ID")})
 	}
 	if !profile {
 		return findings, nil

@@ -80,6 +80,10 @@ func up(ctx context.Context, in *instance.Instance, set settings, log *slog.Logg
 		return fmt.Errorf("listen for the API: %w", err)
 	}
 	defer set.api.Close()
+	if host, port, _ := net.SplitHostPort(set.listen); port == "0" {
+		_, port, _ = net.SplitHostPort(set.api.Addr().String())
+		set.listen = net.JoinHostPort(host, port)
+	}
 	if !gateway.IsLoopback(set.listen) {
 		log.Warn("the API is reachable from other machines, and what it says is not encrypted: there is no TLS yet", "listen", set.listen)
 	}
@@ -93,6 +97,20 @@ func up(ctx context.Context, in *instance.Instance, set settings, log *slog.Logg
 		fmt.Fprintf(out, "ready http://%s account %s region %s pid %d\n", set.listen, set.account, set.region, os.Getpid())
 		return nil
 	})
+}
+
+// endpoint is where a client on this machine finds the API.
+func endpoint(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err == nil {
+		switch host {
+		case "", "0.0.0.0":
+			listen = net.JoinHostPort("127.0.0.1", port)
+		case "::":
+			listen = net.JoinHostPort("::1", port)
+		}
+	}
+	return "http://" + listen
 }
 
 // stack is both halves and the admin socket: all of Berth on one machine.
@@ -169,7 +187,7 @@ func (s *stack) awaitHost(ctx context.Context) error {
 func (s *stack) profile() awsprofile.Profile {
 	root := s.plane.keys.Root()
 	return awsprofile.Profile{
-		Endpoint: "http://" + s.set.listen, Region: s.set.region,
+		Endpoint: endpoint(s.set.listen), Region: s.set.region,
 		AccessKeyID: root.AccessKeyID, SecretAccessKey: root.SecretAccessKey,
 	}
 }
