@@ -79,8 +79,8 @@ func (w *workload) launch(network types.NetworkMode) (time.Duration, map[string]
 }
 
 // hundredPace is how often the hundred are looked at, on both sides: to read of a hundred tasks 50 times
-// a second would take a good part of a core from what is measured. The figures do not depend on it: they
-// come from the times that the containers noted.
+// a second would take a good part of a core from what is measured. The rates do not depend on it: they come
+// from the times that the containers noted. When all are RUNNING is known to that precision.
 const hundredPace = 250 * time.Millisecond
 
 // hundred measures a hundred tasks from zero, beside a Swarm service of a hundred replicas.
