@@ -219,8 +219,8 @@ func imageCommand(o *options) *cobra.Command {
 				return fmt.Errorf("import image: %w", err)
 			}
 			bars := newBars(c.ErrOrStderr())
-			names, err := client.Import(c.Context(), bars.reader("reading", size, in), bars.update)
-			bars.wait()
+			names, err := client.Import(c.Context(), in, bars.sized(size))
+			bars.wait(err)
 			// What an engine says of its failure explains better than the archive it did not write.
 			if cerr := in.Close(); cerr != nil {
 				err = errors.Join(cerr, err)
@@ -276,7 +276,7 @@ func imageCommand(o *options) *cobra.Command {
 			}
 			bars := newBars(c.ErrOrStderr())
 			img, err := client.PullImage(c.Context(), args[0], bars.update)
-			bars.wait()
+			bars.wait(err)
 			if err != nil {
 				return fmt.Errorf("pull image: %w", err)
 			}

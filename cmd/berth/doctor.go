@@ -108,8 +108,12 @@ func examine(ctx context.Context, o *options, profile bool) ([]finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("examine the network: %w", err)
 	}
+	named := strings.NewReplacer()
+	if id == unnamed {
+		named = strings.NewReplacer(unnamed, "ID", "be"+unnamed[:4]+"+", "be+") // what every instance's links begin with
+	}
 	for _, f := range net {
-		findings = append(findings, finding{string(f.Kind), strings.ReplaceAll(f.What, unnamed, "ID"), strings.ReplaceAll(f.Why, unnamed, "ID")})
+		findings = append(findings, finding{string(f.Kind), named.Replace(f.What), named.Replace(f.Why)})
 	}
 	if !profile {
 		return findings, nil
