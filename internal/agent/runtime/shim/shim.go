@@ -49,7 +49,11 @@ func Main() {
 			if err != nil {
 				return nil, err
 			}
-			return task.NewTaskService(ic.Context, publisher.(containerdshim.Publisher), stop.(shutdown.Service))
+			service, err := task.NewTaskService(ic.Context, publisher.(containerdshim.Publisher), stop.(shutdown.Service))
+			if err != nil {
+				return nil, err
+			}
+			return uninterrupted{service}, nil
 		},
 	})
 	containerdshim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
