@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 
 	"golang.org/x/sync/errgroup"
@@ -97,6 +98,10 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	}
 	if set.dev {
 		p.gateway.Mount("POST /_berth/reset", p.gateway.Authenticated(p.gateway.Reset(p.orch.Clear)))
+	} else {
+		p.gateway.Mount("POST /_berth/reset", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "POST /_berth/reset is for berth up --dev alone", http.StatusNotFound)
+		}))
 	}
 	p.dispatch = dispatch.New(dispatch.Config{
 		ServerID: in.ID, Assigner: p.orch, Logger: log.With("room", "dispatch"),
