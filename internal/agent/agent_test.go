@@ -253,6 +253,14 @@ func TestFailuresAreTyped(t *testing.T) {
 			},
 			within: time.Second, reason: "CannotCreateContainerError: no space left on device",
 		},
+		"the OCI runtime cannot create it": { // which is part of starting it in Docker, and so in ECS
+			arrange: func(w *world) {
+				w.runtime.createErr = func(string) error {
+					return errors.New(`OCI runtime create failed: exec: "/nope": no such file or directory`)
+				}
+			},
+			within: time.Second, reason: `CannotStartContainerError: OCI runtime create failed: exec: "/nope": no such file or directory`,
+		},
 		"create takes for ever": {
 			arrange: func(w *world) { w.hang("create") },
 			within:  createTimeout + time.Second,

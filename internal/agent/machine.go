@@ -664,7 +664,11 @@ func (m *machine) fail(s step, err error, now time.Time) {
 	case doPull:
 		m.pullFailed(s, &f, now)
 	case doCreate:
-		m.giveUp(s.container, typed("CannotCreateContainerError", "created", createTimeout, err), now)
+		name := "CannotCreateContainerError"
+		if ociCreateFailed(err) {
+			name = "CannotStartContainerError"
+		}
+		m.giveUp(s.container, typed(name, "created", createTimeout, err), now)
 	case doStart:
 		m.giveUp(s.container, typed("CannotStartContainerError", "started", startTimeout, err), now)
 	case doAttach:
@@ -726,6 +730,13 @@ func typed(name, state string, timeout time.Duration, err error) string {
 		return fmt.Sprintf("ContainerRuntimeTimeoutError: Could not transition to %s; timed out after waiting %s", state, timeout)
 	}
 	return name + ": " + err.Error()
+}
+
+// ociCreateFailed says whether the OCI runtime refused a container, such as for a command that is not in
+// its image. To ECS that is a start that failed: Docker calls the runtime's create when it starts a
+// container. The words are those of containerd's shim.
+func ociCreateFailed(err error) bool {
+	return strings.Contains(err.Error(), "OCI runtime create failed")
 }
 
 func timedOut(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
