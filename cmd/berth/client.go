@@ -129,7 +129,7 @@ func logsCommand(o *options) *cobra.Command {
 	var since time.Duration
 	cmd := &cobra.Command{
 		Use: "logs TASK", Short: "Print what a task's containers wrote (ARN, ID or the beginning of an ID)",
-		Args: cobra.ExactArgs(1),
+		Args: named(1, "name one TASK: its ARN, its ID or the beginning of its ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, _, err := o.connect()
 			if err != nil {
@@ -152,6 +152,16 @@ func logsCommand(o *options) *cobra.Command {
 	cmd.Flags().Int64Var(&q.Tail, "tail", -1, "only the last lines of each container")
 	cmd.Flags().DurationVar(&since, "since", 0, "only what is younger than this, such as 10m")
 	return cmd
+}
+
+// named has a command take n arguments, or any but none if n is negative, and otherwise say what to name.
+func named(n int, say string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if n < 0 && len(args) > 0 || len(args) == n {
+			return nil
+		}
+		return errors.New(say)
+	}
 }
 
 // linePrinter writes what each stream wrote to the same stream here, byte for byte. Lines of several
@@ -253,7 +263,7 @@ func imageCommand(o *options) *cobra.Command {
 		},
 	}
 	rm := &cobra.Command{
-		Use: "rm IMAGE...", Short: "Remove images", Args: cobra.MinimumNArgs(1),
+		Use: "rm IMAGE...", Short: "Remove images", Args: named(-1, "name the IMAGES to remove; `berth image ls` lists them"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, _, err := o.connect()
 			if err != nil {
@@ -268,7 +278,7 @@ func imageCommand(o *options) *cobra.Command {
 		},
 	}
 	pull := &cobra.Command{
-		Use: "pull IMAGE", Short: "Fetch an image from its registry", Args: cobra.ExactArgs(1),
+		Use: "pull IMAGE", Short: "Fetch an image from its registry", Args: named(1, "name one IMAGE, such as registry.example/team/app:1"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, _, err := o.connect()
 			if err != nil {

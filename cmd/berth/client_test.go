@@ -145,6 +145,19 @@ func TestEndpointIsOneThatAClientCanUse(t *testing.T) {
 	}
 }
 
+func TestMissingArgumentsAreNamed(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"TASK": {"logs"}, "IMAGES": {"image", "rm"}, "one IMAGE": {"image", "pull", "a", "b"}, "FILE": {"image", "import"},
+	} {
+		c := command()
+		c.SetArgs(args)
+		if err := c.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("berth %v: %v; want %q named", args, err, want)
+		}
+	}
+}
+
 func TestCount(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]string{0: "0 tasks", 1: "1 task", 2: "2 tasks"} {
