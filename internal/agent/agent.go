@@ -330,7 +330,7 @@ func (a *Agent) reassign(l *taskLoop, t *dispatchpb.Task) (write, bool) {
 	if stop && known.DesiredStatus != statusStopped {
 		// The rest of an assignment never changes; the recorded one stays the base.
 		next := cloneTask(known)
-		next.DesiredStatus, next.StopReason = statusStopped, t.StopReason
+		next.DesiredStatus, next.StopReason, next.Kill = statusStopped, t.StopReason, t.Kill
 		b, err := encodeAssignment(next)
 		if err == nil {
 			w = write{bucketAssignments, []byte(l.arn), b}

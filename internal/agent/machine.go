@@ -533,6 +533,9 @@ func (m *machine) pulls(i int) bool {
 
 // patience is how long a container may take to stop before it is killed.
 func (m *machine) patience(i int) time.Duration {
+	if m.task.Kill {
+		return 0
+	}
 	if s := m.task.Containers[i].StopTimeoutSeconds; s > 0 {
 		return time.Duration(s) * time.Second
 	}

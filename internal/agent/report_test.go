@@ -41,3 +41,20 @@ func TestExecutionStoppedWhenTheEssentialContainerDid(t *testing.T) {
 		t.Errorf("executionStoppedAt = %v, want %v", m.p.ExecutionStoppedAt, ended)
 	}
 }
+
+// A reset does not wait for containers that will not stop.
+func TestKillLeavesNoTimeToStop(t *testing.T) {
+	t.Parallel()
+	task := testTask("a", 1)
+	task.Containers[0].StopTimeoutSeconds = 120
+	m := newMachine(task, nil, false)
+	if got := m.patience(0); got != 2*time.Minute {
+		t.Errorf("patience %v", got)
+	}
+	stop := cloneTask(task)
+	stop.DesiredStatus, stop.Kill = statusStopped, true
+	m.assign(stop)
+	if got := m.patience(0); got != 0 {
+		t.Errorf("patience %v after the order to kill", got)
+	}
+}

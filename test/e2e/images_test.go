@@ -363,6 +363,12 @@ func TestDevReset(t *testing.T) {
 	w := newWorld(t, b)
 	token := "token-" + label(t)
 	w.running(w.runApp("wait", token))
+	stubborn := w.app("stubborn")
+	stubborn.StopTimeout = aws.Int32(120) // which a reset does not wait for
+	task := w.run(w.define(nil, stubborn))
+	w.running(task)
+	w.logs(task, contains("ignoring"))
+	asked := time.Now()
 	resp, err := http.Post(b.Endpoint()+"/_berth/reset", "", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -370,6 +376,9 @@ func TestDevReset(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		t.Fatalf("POST /_berth/reset: %s", resp.Status)
+	}
+	if took := time.Since(asked); took > time.Minute {
+		t.Errorf("the reset took %s: it waited for a container that ignores SIGTERM", took)
 	}
 	clusters, err := w.ecs.ListClusters(ctx(t), &ecs.ListClustersInput{})
 	if err != nil || len(clusters.ClusterArns) != 0 {

@@ -596,6 +596,7 @@ type Task struct {
 	NetworkInterface     *NetworkInterface      `protobuf:"bytes,14,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"` // awsvpc only
 	CreatedAt            *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	ContainerInstanceArn string                 `protobuf:"bytes,16,opt,name=container_instance_arn,json=containerInstanceArn,proto3" json:"container_instance_arn,omitempty"`
+	Kill                 bool                   `protobuf:"varint,17,opt,name=kill,proto3" json:"kill,omitempty"` // when STOPPED is desired: without the time that containers have to stop
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -740,6 +741,13 @@ func (x *Task) GetContainerInstanceArn() string {
 		return x.ContainerInstanceArn
 	}
 	return ""
+}
+
+func (x *Task) GetKill() bool {
+	if x != nil {
+		return x.Kill
+	}
+	return false
 }
 
 // NetworkInterface is what an awsvpc task gets. The placer chose the address.
@@ -2038,7 +2046,7 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x05tasks\x18\x03 \x03(\v2\x17.berth.dispatch.v1.TaskR\x05tasks\"(\n" +
 	"\n" +
 	"PayloadAck\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x03R\bsequence\"\xed\x04\n" +
+	"\bsequence\x18\x01 \x01(\x03R\bsequence\"\x81\x05\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x1f\n" +
 	"\vcluster_arn\x18\x02 \x01(\tR\n" +
@@ -2064,7 +2072,8 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x11network_interface\x18\x0e \x01(\v2#.berth.dispatch.v1.NetworkInterfaceR\x10networkInterface\x129\n" +
 	"\n" +
 	"created_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x124\n" +
-	"\x16container_instance_arn\x18\x10 \x01(\tR\x14containerInstanceArn\"\xd9\x01\n" +
+	"\x16container_instance_arn\x18\x10 \x01(\tR\x14containerInstanceArn\x12\x12\n" +
+	"\x04kill\x18\x11 \x01(\bR\x04kill\"\xd9\x01\n" +
 	"\x10NetworkInterface\x12#\n" +
 	"\rattachment_id\x18\x01 \x01(\tR\fattachmentId\x12\x15\n" +
 	"\x06eni_id\x18\x02 \x01(\tR\x05eniId\x12\x1f\n" +

@@ -160,14 +160,14 @@ func (r *Record) cause(reported string) Cause {
 	}
 	switch {
 	case !r.Status.StartedAt.IsZero():
-		return Cause{EssentialContainerExited, reported}
+		return Cause{Code: EssentialContainerExited, Reason: reported}
 	case exited && (reported == "" || reported == reasons[EssentialContainerExited]):
 		// It ran and was over before all containers were up.
-		return Cause{EssentialContainerExited, reported}
+		return Cause{Code: EssentialContainerExited, Reason: reported}
 	case reported != "":
-		return Cause{TaskFailedToStart, reported}
+		return Cause{Code: TaskFailedToStart, Reason: reported}
 	default:
-		return Cause{TaskFailedToStart, firstReason}
+		return Cause{Code: TaskFailedToStart, Reason: firstReason}
 	}
 }
 

@@ -78,7 +78,7 @@ func TestALife(t *testing.T) {
 	stopped.Containers = []ContainerReport{{Name: "app", LastStatus: ContainerStopped, ExitCode: code(3)}}
 	r = apply(t, r, stopped, at(23))
 	cause, _ := r.Stop()
-	if cause != (Cause{EssentialContainerExited, "Essential container in task exited"}) {
+	if cause != (Cause{Code: EssentialContainerExited, Reason: "Essential container in task exited"}) {
 		t.Errorf("cause %+v", cause)
 	}
 	if r.DesiredStatus() != Stopped || !r.StoppingAt().Equal(at(23)) || !r.Status.StoppedAt.Equal(at(22)) || r.Status.Attachment != Gone {
@@ -94,7 +94,7 @@ func TestALife(t *testing.T) {
 
 func TestStopCauses(t *testing.T) {
 	t.Parallel()
-	user := Cause{UserInitiated, "maintenance"}
+	user := Cause{Code: UserInitiated, Reason: "maintenance"}
 	exit := func(c *int32, reason string) []ContainerReport {
 		return []ContainerReport{{Name: "app", LastStatus: ContainerStopped, ExitCode: c, Reason: reason}}
 	}
@@ -106,28 +106,28 @@ func TestStopCauses(t *testing.T) {
 	}{
 		{"pull failed", nil,
 			Report{LastStatus: Stopped, Reason: "CannotPullContainerError: no such image", Containers: exit(nil, "CannotPullContainerError: no such image")},
-			Cause{TaskFailedToStart, "CannotPullContainerError: no such image"}},
+			Cause{Code: TaskFailedToStart, Reason: "CannotPullContainerError: no such image"}},
 		{"pull failed, said of the container only", nil,
 			Report{LastStatus: Stopped, Containers: exit(nil, "CannotPullContainerError: no such image")},
-			Cause{TaskFailedToStart, "CannotPullContainerError: no such image"}},
-		{"stopped without a word", nil, Report{LastStatus: Stopped}, Cause{TaskFailedToStart, "Task failed to start"}},
+			Cause{Code: TaskFailedToStart, Reason: "CannotPullContainerError: no such image"}},
+		{"stopped without a word", nil, Report{LastStatus: Stopped}, Cause{Code: TaskFailedToStart, Reason: "Task failed to start"}},
 		{"over before it was seen running", nil,
 			Report{LastStatus: Stopped, Containers: exit(code(0), "")},
-			Cause{EssentialContainerExited, "Essential container in task exited"}},
+			Cause{Code: EssentialContainerExited, Reason: "Essential container in task exited"}},
 		{"killed for memory", nil,
 			Report{LastStatus: Stopping, StartedAt: at(1), Containers: exit(code(137), "OutOfMemoryError: Container killed due to memory usage")},
-			Cause{EssentialContainerExited, "Essential container in task exited"}},
+			Cause{Code: EssentialContainerExited, Reason: "Essential container in task exited"}},
 		{"exit known, task still running", nil,
 			Report{LastStatus: Running, StartedAt: at(1), Containers: exit(code(1), "")},
-			Cause{EssentialContainerExited, "Essential container in task exited"}},
+			Cause{Code: EssentialContainerExited, Reason: "Essential container in task exited"}},
 		{"the user was first", &user,
 			Report{LastStatus: Stopped, StartedAt: at(1), Containers: exit(code(143), "")}, user},
 		{"the user was first, while it failed to start", &user,
 			Report{LastStatus: Stopped, Reason: "CannotPullContainerError: canceled"}, user},
 		{"the user had nothing to say", &Cause{Code: UserInitiated},
-			Report{LastStatus: Stopped}, Cause{UserInitiated, "Task stopped by user"}},
-		{"the service", &Cause{ServiceSchedulerInitiated, "Scaling activity initiated by (deployment ecs-svc/1)"},
-			Report{LastStatus: Stopped}, Cause{ServiceSchedulerInitiated, "Scaling activity initiated by (deployment ecs-svc/1)"}},
+			Report{LastStatus: Stopped}, Cause{Code: UserInitiated, Reason: "Task stopped by user"}},
+		{"the service", &Cause{Code: ServiceSchedulerInitiated, Reason: "Scaling activity initiated by (deployment ecs-svc/1)"},
+			Report{LastStatus: Stopped}, Cause{Code: ServiceSchedulerInitiated, Reason: "Scaling activity initiated by (deployment ecs-svc/1)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -149,7 +149,7 @@ func TestStopCauses(t *testing.T) {
 
 func TestAbandon(t *testing.T) {
 	t.Parallel()
-	gone := Cause{TerminationNotice, "Host EC2 (instance i-1) terminated."}
+	gone := Cause{Code: TerminationNotice, Reason: "Host EC2 (instance i-1) terminated."}
 	r, _ := Apply(New(web), Report{Version: 1, LastStatus: Running}, at(1))
 	r, changed := Abandon(r, gone, at(9))
 	r = must(t, r, changed)
@@ -159,7 +159,7 @@ func TestAbandon(t *testing.T) {
 	if _, changed := Abandon(r, gone, at(10)); changed {
 		t.Error("abandoned twice")
 	}
-	wanted, _ := RequestStop(New(web), Cause{UserInitiated, "enough"}, at(1))
+	wanted, _ := RequestStop(New(web), Cause{Code: UserInitiated, Reason: "enough"}, at(1))
 	wanted, _ = Abandon(wanted, gone, at(9))
 	if cause, _ := wanted.Stop(); cause.Reason != "enough" {
 		t.Errorf("the request's cause was lost: %+v", cause)

@@ -88,20 +88,20 @@ func TestForwardOnly(t *testing.T) {
 			"stop": func(t *rapid.T) {
 				n++
 				cause := Cause{
-					rapid.SampledFrom([]StopCode{"", UserInitiated, ServiceSchedulerInitiated}).Draw(t, "code"),
-					rapid.SampledFrom([]string{"", "because"}).Draw(t, "reason"),
+					Code:   rapid.SampledFrom([]StopCode{"", UserInitiated, ServiceSchedulerInitiated}).Draw(t, "code"),
+					Reason: rapid.SampledFrom([]string{"", "because"}).Draw(t, "reason"),
 				}
 				step(RequestStop(r, cause, at(100+n)))
 				if r.DesiredStatus() != Stopped {
 					t.Fatal("a stop was requested and is not desired")
 				}
-				if _, changed := RequestStop(r, Cause{UserInitiated, "again"}, at(200)); changed {
+				if _, changed := RequestStop(r, Cause{Code: UserInitiated, Reason: "again"}, at(200)); changed {
 					t.Fatal("a second request changed something")
 				}
 			},
 			"abandon": func(t *rapid.T) {
 				n++
-				step(Abandon(r, Cause{TerminationNotice, "host gone"}, at(100+n)))
+				step(Abandon(r, Cause{Code: TerminationNotice, Reason: "host gone"}, at(100+n)))
 				if r.Status.LastStatus != Stopped {
 					t.Fatal("abandoned, not stopped")
 				}
@@ -222,7 +222,7 @@ func TestAnyOrderEndsEqual(t *testing.T) {
 		reports := life().Draw(t, "life")
 		start := New(facts)
 		if rapid.Bool().Draw(t, "stopRequested") {
-			start, _ = RequestStop(start, Cause{UserInitiated, "enough"}, at(0))
+			start, _ = RequestStop(start, Cause{Code: UserInitiated, Reason: "enough"}, at(0))
 		}
 		want := start
 		for _, rep := range reports {

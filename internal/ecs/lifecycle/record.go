@@ -106,6 +106,8 @@ const ReasonLimit = 1024
 type Cause struct {
 	Code   StopCode `json:"code"`
 	Reason string   `json:"reason"`
+	// Kill leaves the containers no time to stop.
+	Kill bool `json:"kill,omitempty"`
 }
 
 // whole returns the cause with both parts present and within bounds.

@@ -221,7 +221,7 @@ func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
 	}
 	if rec, ok := state.Record(snap, key); ok {
 		if cause, ends := rec.Stop(); ends && (rec.Desired.Stop != nil || rec.Status.LastStatus == lifecycle.Stopped) {
-			t.DesiredStatus, t.StopReason = string(lifecycle.Stopped), cause.Reason
+			t.DesiredStatus, t.StopReason, t.Kill = string(lifecycle.Stopped), cause.Reason, cause.Kill
 		}
 	}
 	if ni := spec.Interface; ni != nil {

@@ -103,10 +103,10 @@ func (o *Orchestrator) deleteAll(update update, rows []deletion) error {
 	return nil
 }
 
-// Clear stops an account's tasks and forgets everything that the ecs service keeps for it. Tasks that
+// Clear kills an account's tasks and forgets everything that the ecs service keeps for it. Tasks that
 // are started meanwhile are stopped as well.
 func (o *Orchestrator) Clear(ctx context.Context, account string) error {
-	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: "The account's state was reset"}
+	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: "The account's state was reset", Kill: true}
 	errMore := errors.New("tasks were started meanwhile")
 	for {
 		if err := o.StopAll(ctx, account, cause, func(int) {}); err != nil {
