@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,21 +33,32 @@ const account, region = "000000000000", "us-east-1"
 // orchestrator and service, with hosts that have registered and never run anything.
 func placement(b *bench) {
 	const small, large = 1000, 5000
-	rates := map[int]float64{}
-	for _, hosts := range []int{small, large} {
-		s := newSimulation(b, hosts)
-		rates[hosts] = s.place(10_000)
-		if hosts == small {
-			b.add(Figure{Name: "placement, 10,000 tasks on 1,000 hosts", Value: rates[hosts], Unit: "tasks/s", Bar: Bar{Least: 5000}})
-			calls, tasks := s.overHTTP()
-			b.add(Figure{Name: "RunTask over HTTP, one task each, 1,000 hosts", Value: calls, Unit: "calls/s"})
-			b.add(Figure{Name: "RunTask over HTTP, ten tasks each, 1,000 hosts", Value: tasks, Unit: "tasks/s"})
-		} else {
-			b.add(Figure{Name: "placement, 10,000 tasks on 5,000 hosts", Value: rates[hosts], Unit: "tasks/s", Peer: "1,000 hosts", PeerValue: rates[small], Bar: Bar{Least: 0.75}})
-		}
-		s.close()
+	// One run lasts a second or two, and a disk's mood as long: the median of several, taken in turns.
+	rounds := 5
+	if b.short {
+		rounds = 1
 	}
-	b.note("Placement: 1,000 RunTask of ten tasks, 64 at a time, through the ecs service in process; a call returns when its tasks are committed by etcd (fsync) and in the server's snapshot, which is checked at the end. Hosts are registered but simulated.")
+	rates := map[int][]float64{}
+	var calls, tasks float64
+	for round := range rounds {
+		for _, hosts := range []int{small, large} {
+			s := newSimulation(b, hosts)
+			rates[hosts] = append(rates[hosts], s.place(10_000))
+			if hosts == small && round == 0 {
+				calls, tasks = s.overHTTP()
+			}
+			s.close()
+		}
+	}
+	median := func(hosts int) float64 {
+		slices.Sort(rates[hosts])
+		return rates[hosts][len(rates[hosts])/2]
+	}
+	b.add(Figure{Name: "placement, 10,000 tasks on 1,000 hosts", Value: median(small), Unit: "tasks/s", Bar: Bar{Least: 5000}})
+	b.add(Figure{Name: "placement, 10,000 tasks on 5,000 hosts", Value: median(large), Unit: "tasks/s", Peer: "1,000 hosts", PeerValue: median(small), Bar: Bar{Least: 0.75}})
+	b.add(Figure{Name: "RunTask over HTTP, one task each, 1,000 hosts", Value: calls, Unit: "calls/s"})
+	b.add(Figure{Name: "RunTask over HTTP, ten tasks each, 1,000 hosts", Value: tasks, Unit: "tasks/s"})
+	b.note("Placement: medians of %d runs, the sizes in turns; 1,000 RunTask of ten tasks, 64 at a time, through the ecs service in process; a call returns when its tasks are committed by etcd (fsync) and in the server's snapshot, which is checked at the end. Hosts are registered but simulated.", rounds)
 	b.note("RunTask over HTTP: the Go SDK over loopback, signed and verified, 32 at a time, client and server sharing this machine's cores.")
 }
 
