@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -83,12 +82,7 @@ func loggerCgroup(in *instance.Instance) string { return "berth-" + in.ID + "-lo
 
 // live tells whether a task may yet write output.
 func (h *host) live(taskID string) bool {
-	if h.agent == nil {
-		return false
-	}
-	return slices.ContainsFunc(h.agent.Snapshot().Tasks, func(t agent.TaskSnapshot) bool {
-		return strings.HasSuffix(t.Task.Arn, "/"+taskID)
-	})
+	return h.agent != nil && h.agent.Live(taskID) // the output is opened before the agent
 }
 
 // close lets go of the host. Containers and the logger go on.

@@ -37,7 +37,7 @@ func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput)
 	if len(in.CapacityProviders) > 0 || len(in.DefaultCapacityProviderStrategy) > 0 {
 		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
 	}
-	key := state.ScopeKey(sc, name)
+	key := store.K(sc, name)
 	var c ecs.Cluster
 	_, err = s.store.Update(ctx, func(tx *store.Tx) error {
 		row, ok := state.Clusters.Get(tx, key)
@@ -245,7 +245,7 @@ func (s *Service) DeleteCluster(ctx context.Context, in *ecs.DeleteClusterInput)
 		gone := *row.Value
 		gone.Status = api.Ptr(inactive)
 		state.Clusters.Put(tx, row.Key, &gone)
-		state.Tags.Delete(tx, state.ScopeKey(sc, *gone.ClusterArn))
+		state.Tags.Delete(tx, store.K(sc, *gone.ClusterArn))
 		out = describeCluster(tx, store.Row[ecs.Cluster]{Key: row.Key, Value: &gone}, []ecs.ClusterField{ecs.ClusterFieldSettings})
 		out.RegisteredContainerInstancesCount = api.Ptr(int32(0))
 		return nil

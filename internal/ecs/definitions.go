@@ -36,7 +36,7 @@ func (s *Service) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 	var out ecs.TaskDefinition
 	_, err = s.store.Update(ctx, func(tx *store.Tx) error {
 		next := state.Family{Latest: 1}
-		if row, ok := state.Families.Get(tx, state.ScopeKey(sc, family)); ok {
+		if row, ok := state.Families.Get(tx, store.K(sc, family)); ok {
 			next.Latest = row.Value.Latest + 1
 		}
 		out = *def
@@ -44,7 +44,7 @@ func (s *Service) RegisterTaskDefinition(ctx context.Context, in *ecs.RegisterTa
 		out.TaskDefinitionArn = api.Ptr(definitionARN(sc, family, next.Latest))
 		out.RegisteredAt, out.RegisteredBy = &now, &p.ARN
 		stored := out
-		state.Families.Put(tx, state.ScopeKey(sc, family), &next)
+		state.Families.Put(tx, store.K(sc, family), &next)
 		state.TaskDefinitions.Put(tx, state.DefinitionKey(sc, family, next.Latest), &stored)
 		putTags(tx, sc, *out.TaskDefinitionArn, in.Tags)
 		return nil
@@ -77,7 +77,7 @@ func (s *Service) definition(v store.View, sc store.Scope, ref string) (store.Ro
 		}
 		return row, nil
 	}
-	family, ok := state.Families.Get(v, state.ScopeKey(sc, r.Family))
+	family, ok := state.Families.Get(v, store.K(sc, r.Family))
 	if !ok {
 		return none, errNoDefinition
 	}

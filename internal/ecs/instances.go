@@ -69,7 +69,7 @@ func (s *Service) DescribeContainerInstances(ctx context.Context, in *ecs.Descri
 	out := &ecs.DescribeContainerInstancesOutput{ContainerInstances: []ecs.ContainerInstance{}, Failures: []ecs.Failure{}}
 	for _, ref := range in.ContainerInstances {
 		id, ok := resourceID(sc, "container-instance", cluster.ID, ref)
-		row, found := state.ContainerInstances.Get(snap, state.ScopeKey(sc, cluster.ID+"/"+id))
+		row, found := state.ContainerInstances.Get(snap, store.K(sc, cluster.ID+"/"+id))
 		if !ok || !found {
 			out.Failures = append(out.Failures, missing(instanceRef(cluster.Key, ref)))
 			continue

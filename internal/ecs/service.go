@@ -72,7 +72,7 @@ func findCluster(v store.View, sc store.Scope, ref *string) (store.Row[ecs.Clust
 	if !ok {
 		return store.Row[ecs.Cluster]{}, false
 	}
-	return state.Clusters.Get(v, state.ScopeKey(sc, name))
+	return state.Clusters.Get(v, store.K(sc, name))
 }
 
 // clusterRef reads a cluster's name out of a name or an ARN of this account and region.

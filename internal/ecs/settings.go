@@ -142,7 +142,7 @@ func settingsOf(ctx context.Context, principal *string) (string, error) {
 }
 
 func settingsRow(v store.View, sc store.Scope, id string) map[string]string {
-	if row, ok := state.Settings.Get(v, state.ScopeKey(sc, id)); ok {
+	if row, ok := state.Settings.Get(v, store.K(sc, id)); ok {
 		return row.Value.Values
 	}
 	return nil
@@ -172,7 +172,7 @@ func (s *Service) changeSettings(ctx context.Context, id string, change func(map
 		values := map[string]string{}
 		maps.Copy(values, settingsRow(tx, sc, id))
 		change(values)
-		state.Settings.Put(tx, state.ScopeKey(sc, id), &state.AccountSettings{Values: values})
+		state.Settings.Put(tx, store.K(sc, id), &state.AccountSettings{Values: values})
 		return nil
 	})
 	return sc, err

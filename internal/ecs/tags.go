@@ -39,12 +39,12 @@ func checkTags(tags []ecs.Tag) error {
 
 func putTags(tx *store.Tx, sc store.Scope, arn string, tags []ecs.Tag) {
 	if len(tags) > 0 {
-		state.Tags.Put(tx, state.ScopeKey(sc, arn), &state.ResourceTags{Tags: tags})
+		state.Tags.Put(tx, store.K(sc, arn), &state.ResourceTags{Tags: tags})
 	}
 }
 
 func tagsOf(v store.View, sc store.Scope, arn string) []ecs.Tag {
-	if row, ok := state.Tags.Get(v, state.ScopeKey(sc, arn)); ok {
+	if row, ok := state.Tags.Get(v, store.K(sc, arn)); ok {
 		return row.Value.Tags
 	}
 	return []ecs.Tag{}
@@ -60,7 +60,7 @@ func (s *Service) taggable(v store.View, sc store.Scope, ref *string) (string, e
 	found := false
 	switch p.Type {
 	case "cluster":
-		row, ok := state.Clusters.Get(v, state.ScopeKey(sc, name))
+		row, ok := state.Clusters.Get(v, store.K(sc, name))
 		if !ok || *row.Value.Status != active {
 			return "", &ecs.ClusterNotFoundException{Message: "Cluster not found."}
 		}
@@ -72,9 +72,9 @@ func (s *Service) taggable(v store.View, sc store.Scope, ref *string) (string, e
 		}
 		return *row.Value.TaskDefinitionArn, nil
 	case "task":
-		_, found = state.Specs.Get(v, state.ScopeKey(sc, name))
+		_, found = state.Specs.Get(v, store.K(sc, name))
 	case "container-instance":
-		_, found = state.ContainerInstances.Get(v, state.ScopeKey(sc, name))
+		_, found = state.ContainerInstances.Get(v, store.K(sc, name))
 	default:
 		return "", invalid("Invalid arn: %s", *ref)
 	}
@@ -139,7 +139,7 @@ func (s *Service) changeTags(ctx context.Context, ref *string, change func([]ecs
 		if err != nil {
 			return err
 		}
-		key := state.ScopeKey(sc, arn)
+		key := store.K(sc, arn)
 		if len(tags) == 0 {
 			state.Tags.Delete(tx, key)
 		} else {

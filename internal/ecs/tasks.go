@@ -139,7 +139,7 @@ func (s *Service) StartTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 	out := &ecs.StartTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
 	for _, ref := range in.ContainerInstances {
 		id, ok := resourceID(cluster.Scope, "container-instance", cluster.ID, ref)
-		row, found := state.ContainerInstances.Get(snap, state.ScopeKey(cluster.Scope, cluster.ID+"/"+id))
+		row, found := state.ContainerInstances.Get(snap, store.K(cluster.Scope, cluster.ID+"/"+id))
 		if !ok || !found {
 			out.Failures = append(out.Failures, missing(instanceRef(cluster, ref)))
 			continue
@@ -238,7 +238,7 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	}
 	for range count {
 		spec := base
-		spec.ID = newID(16)
+		spec.ID = state.NewID()
 		spec.ARN = state.ARN(cluster.Scope, "task", cluster.ID, spec.ID)
 		for _, c := range effective.ContainerDefinitions {
 			spec.Containers = append(spec.Containers, specContainer(&c))
@@ -374,7 +374,7 @@ func newInterface(base state.Interface) *state.Interface {
 	mac := make([]byte, 5)
 	rand.Read(mac)
 	base.AttachmentID = uuid.NewString()
-	base.ENIID = "eni-" + newID(9)[:17]
+	base.ENIID = "eni-" + state.NewID()[:17]
 	// Locally administered, as EC2's are.
 	base.MAC = fmt.Sprintf("0a:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4])
 	return &base
@@ -565,7 +565,7 @@ func (s *Service) taskFilter(v store.View, sc store.Scope, cluster store.Row[ecs
 	instance := ""
 	if ref := api.Value(in.ContainerInstance); ref != "" {
 		id, ok := resourceID(sc, "container-instance", cluster.ID, ref)
-		row, found := state.ContainerInstances.Get(v, state.ScopeKey(sc, cluster.ID+"/"+id))
+		row, found := state.ContainerInstances.Get(v, store.K(sc, cluster.ID+"/"+id))
 		if !ok || !found {
 			return nil, invalid("The specified container instance was not found.")
 		}
@@ -589,11 +589,4 @@ func (s *Service) taskFilter(v store.View, sc store.Scope, cluster store.Row[ecs
 		}
 		return true
 	}, nil
-}
-
-// newID makes random hexadecimal digits, two a byte.
-func newID(bytes int) string {
-	id := make([]byte, bytes)
-	rand.Read(id)
-	return hex.EncodeToString(id)
 }

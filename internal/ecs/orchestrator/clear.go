@@ -73,7 +73,7 @@ func remainsOf(v store.View, cluster store.Key) []deletion {
 	var rows []deletion
 	for r := range state.ContainerInstances.List(v, cluster.Scope, cluster.ID+"/") {
 		rows = append(rows, deletion{r.Key, state.ContainerInstances.Delete})
-		rows = append(rows, deletion{state.ScopeKey(cluster.Scope, r.Value.ARN), state.Tags.Delete})
+		rows = append(rows, deletion{store.K(cluster.Scope, r.Value.ARN), state.Tags.Delete})
 	}
 	for r := range state.Tokens.List(v, cluster.Scope, cluster.ID+"/") {
 		rows = append(rows, deletion{r.Key, state.Tokens.Delete})

@@ -163,7 +163,7 @@ func (o *Orchestrator) EnsureInstances(ctx context.Context, cluster store.Key, c
 				}
 				for _, id := range some {
 					ci := newInstance(cluster, clusterARN, id, time.Now().UTC())
-					state.ContainerInstances.Put(tx, state.ScopeKey(cluster.Scope, cluster.ID+"/"+ci.ID), ci)
+					state.ContainerInstances.Put(tx, store.K(cluster.Scope, cluster.ID+"/"+ci.ID), ci)
 				}
 				return nil
 			})

@@ -1,8 +1,6 @@
 package orchestrator
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"net/netip"
 
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
@@ -129,11 +127,4 @@ func taskOf(k store.Key) string {
 func stopped(v store.View, task store.Key) bool {
 	st, ok := state.Statuses.Get(v, task)
 	return ok && st.Value.LastStatus == lifecycle.Stopped
-}
-
-// randomID is an ID as ECS makes them: 32 hexadecimal digits.
-func randomID() string {
-	id := make([]byte, 16)
-	rand.Read(id)
-	return hex.EncodeToString(id)
 }

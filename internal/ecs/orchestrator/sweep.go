@@ -199,7 +199,7 @@ func (o *Orchestrator) forgetOld(ctx context.Context, now time.Time) error {
 // deleteTask deletes a task's rows.
 func deleteTask(tx *store.Tx, task store.Key) {
 	if spec, ok := state.Specs.Get(tx, task); ok {
-		state.Tags.Delete(tx, state.ScopeKey(task.Scope, spec.Value.ARN))
+		state.Tags.Delete(tx, store.K(task.Scope, spec.Value.ARN))
 	}
 	state.Specs.Delete(tx, task)
 	state.Desires.Delete(tx, task)
@@ -217,7 +217,7 @@ func (o *Orchestrator) deleteDefinitions(ctx context.Context) error {
 		}
 		_, err := o.store.Update(ctx, func(tx *store.Tx) error {
 			state.TaskDefinitions.Delete(tx, def.Key)
-			state.Tags.Delete(tx, state.ScopeKey(def.Scope, *def.Value.TaskDefinitionArn))
+			state.Tags.Delete(tx, store.K(def.Scope, *def.Value.TaskDefinitionArn))
 			return nil
 		})
 		if err != nil {

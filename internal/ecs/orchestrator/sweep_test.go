@@ -18,7 +18,7 @@ import (
 
 var (
 	sc         = store.Scope{Account: "123456789012", Region: "eu-west-1"}
-	cluster    = state.ScopeKey(sc, "demo")
+	cluster    = store.K(sc, "demo")
 	definition = state.DefinitionKey(sc, "web", 1)
 )
 
@@ -74,10 +74,10 @@ func connect(t *testing.T, o *Orchestrator, host string) {
 }
 
 func aTask() Run {
-	id := randomID()
+	id := state.NewID()
 	return Run{Cluster: cluster, ClusterARN: state.ARN(sc, "cluster", "demo"), Definition: definition, Tasks: []*state.Spec{{
 		ID: id, ARN: state.ARN(sc, "task", "demo", id), Cluster: "demo", ClusterARN: state.ARN(sc, "cluster", "demo"), Family: "web", Revision: 1, CPUUnits: 10, MemoryMiB: 10,
-		LaunchType: ecs.LaunchTypeEc2, CreatedAt: time.Now().UTC(), Containers: []state.SpecContainer{{Name: "app", ID: randomID(), Essential: true}},
+		LaunchType: ecs.LaunchTypeEc2, CreatedAt: time.Now().UTC(), Containers: []state.SpecContainer{{Name: "app", ID: state.NewID(), Essential: true}},
 	}}}
 }
 

@@ -150,7 +150,7 @@ func (t *term) follow() bool {
 	for _, row := range c.Rows {
 		if ci, ok := row.New.(*state.ContainerInstance); ok {
 			name, _ := state.SplitTaskKey(row.Key)
-			delete(t.registering, instanceKey{state.ScopeKey(row.Scope, name), ci.HostID})
+			delete(t.registering, instanceKey{store.K(row.Scope, name), ci.HostID})
 		}
 	}
 	return true
@@ -287,7 +287,7 @@ func (t *term) placed(run *Run, spec *state.Spec, d placement.Decision) placedTa
 }
 
 func newInstance(cluster store.Key, clusterARN, hostID string, now time.Time) *state.ContainerInstance {
-	id := randomID()
+	id := state.NewID()
 	return &state.ContainerInstance{
 		ARN: state.ARN(cluster.Scope, "container-instance", cluster.ID, id), ID: id,
 		ClusterARN: clusterARN, HostID: hostID, Status: "ACTIVE", RegisteredAt: now,
@@ -417,7 +417,7 @@ func (pl *plan) write(tx *store.Tx, now time.Time) error {
 			place.PrivateIPv4 = pt.decision.Address.String()
 		}
 		if ci := pt.register; ci != nil {
-			key := state.ScopeKey(run.Cluster.Scope, run.Cluster.ID+"/"+ci.ID)
+			key := store.K(run.Cluster.Scope, run.Cluster.ID+"/"+ci.ID)
 			if _, registered := state.ContainerInstances.Get(tx, key); !registered {
 				state.ContainerInstances.Put(tx, key, ci)
 			}
@@ -426,7 +426,7 @@ func (pl *plan) write(tx *store.Tx, now time.Time) error {
 		state.Specs.Put(tx, key, spec)
 		state.Placements.Put(tx, key, place)
 		if len(run.Tags) > 0 {
-			state.Tags.Put(tx, state.ScopeKey(run.Cluster.Scope, spec.ARN), &state.ResourceTags{Tags: run.Tags})
+			state.Tags.Put(tx, store.K(run.Cluster.Scope, spec.ARN), &state.ResourceTags{Tags: run.Tags})
 		}
 		ids = append(ids, spec.ID)
 	}

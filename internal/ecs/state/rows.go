@@ -1,8 +1,9 @@
 package state
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -168,9 +169,6 @@ type ContainerInstance struct {
 	RegisteredAt time.Time `json:"registeredAt"`
 }
 
-// ScopeKey returns a key in a scope.
-func ScopeKey(sc store.Scope, id string) store.Key { return store.Key{Scope: sc, ID: id} }
-
 // TaskKey is the key of a task's rows.
 func TaskKey(sc store.Scope, cluster, taskID string) store.Key {
 	return store.Key{Scope: sc, ID: cluster + "/" + taskID}
@@ -239,5 +237,9 @@ func PrivateDNSName(ipv4, region string) string {
 	return name + "." + region + ".compute.internal"
 }
 
-// CPUString shows CPU units as ECS does: "256".
-func CPUString(units int64) string { return strconv.FormatInt(units, 10) }
+// NewID makes an ID as ECS makes them: 32 random hexadecimal digits.
+func NewID() string {
+	id := make([]byte, 16)
+	rand.Read(id)
+	return hex.EncodeToString(id)
+}
