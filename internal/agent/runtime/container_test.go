@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -301,6 +302,8 @@ func TestDeleteRunning(t *testing.T) {
 	image := importBusybox(t, r)
 	errs := make(chan error)
 	const n = 6
+	var started sync.WaitGroup
+	started.Add(n)
 	for i := range n {
 		go func() {
 			c := testContainer(image, "c"+strconv.Itoa(i), "trap '' TERM; sleep 1000 & sleep 1000")
@@ -309,6 +312,9 @@ func TestDeleteRunning(t *testing.T) {
 			if err == nil {
 				_, err = r.Start(t.Context(), c.ID)
 			}
+			// As the agent does: none of a task is deleted while another of it is still being made.
+			started.Done()
+			started.Wait()
 			err = errors.Join(err, r.Signal(t.Context(), c.ID, "SIGTERM"), r.Delete(t.Context(), c.ID))
 			errs <- err
 		}()
