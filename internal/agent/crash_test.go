@@ -122,8 +122,8 @@ func (r mortalRuntime) Inspect(ctx context.Context, id string) (s ContainerState
 	return s, ok, err
 }
 
-func (r mortalRuntime) PrepareTask(ctx context.Context, id string, cpu, memory int64) error {
-	return r.m.call(ctx, func() error { return r.fakeRuntime.PrepareTask(ctx, id, cpu, memory) })
+func (r mortalRuntime) PrepareTask(ctx context.Context, t TaskSpec) error {
+	return r.m.call(ctx, func() error { return r.fakeRuntime.PrepareTask(ctx, t) })
 }
 
 func (r mortalRuntime) RemoveTask(ctx context.Context, id string) error {

@@ -241,13 +241,13 @@ func (f *fakeRuntime) Events(ctx context.Context) (<-chan ContainerEvent, error)
 	return out, nil
 }
 
-func (f *fakeRuntime) PrepareTask(ctx context.Context, id string, _, _ int64) error {
+func (f *fakeRuntime) PrepareTask(ctx context.Context, t TaskSpec) error {
 	if err := f.pause(ctx, "prepare"); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.cgroups[id] = true
+	f.cgroups[t.ID] = true
 	return nil
 }
 

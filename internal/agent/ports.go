@@ -33,9 +33,96 @@ type Runtime interface {
 	// Events delivers exits and OOM kills until ctx ends. It may miss some and may repeat some:
 	// Inspect is the truth.
 	Events(ctx context.Context) (<-chan ContainerEvent, error)
-	// PrepareTask makes the task's own cgroup with its hard limits; RemoveTask removes it.
-	PrepareTask(ctx context.Context, taskID string, cpuUnits, memoryMiB int64) error
+	// PrepareTask makes what the task's containers share: its cgroup with its hard limits, and with pid
+	// or ipc mode task the namespaces. RemoveTask removes it, once the containers are deleted.
+	PrepareTask(ctx context.Context, t TaskSpec) error
 	RemoveTask(ctx context.Context, taskID string) error
+}
+
+// TaskSpec is what the runtime needs to know of a task before it has containers.
+type TaskSpec struct {
+	ID        string
+	CPUUnits  int64 // hard limit of all of its containers, 1024 a CPU; 0: none
+	MemoryMiB int64 // likewise
+	// PIDMode is "", host or task; IPCMode "", host, task or none.
+	PIDMode, IPCMode string
+	// SharedMemoryMiB is the size of the /dev/shm that containers share with IPCMode task; 0: 64.
+	SharedMemoryMiB int64
+}
+
+// Processes is what the runtime does with containers that have been started once (package runtime).
+type Processes interface {
+	// Exec runs a further process in a running container, as the container's user and in its working
+	// directory, and waits for its end. When ctx ends, the process and its children in the container
+	// are killed and the error is ctx's. Output beyond 4 KiB is cut off at its front.
+	Exec(ctx context.Context, containerID string, args []string) (exitCode int, output []byte, err error)
+	// Restart runs a stopped container's process again, on the root filesystem that it left, with the
+	// same FIFOs, namespaces and cgroup. A container that runs is not an error.
+	Restart(ctx context.Context, containerID string) (startedAt time.Time, err error)
+	// Usage reads what a running container has used so far, and how much it may.
+	Usage(ctx context.Context, containerID string) (Usage, error)
+}
+
+// Usage is a reading of a container's cgroup. All counters grow from the container's start.
+type Usage struct {
+	At               time.Time
+	CPUTotal         time.Duration // of all CPUs
+	CPUUser          time.Duration
+	CPUSystem        time.Duration
+	CPUPerCore       []time.Duration // empty where the kernel does not count it
+	HostCPU          time.Duration   // of all processes of the host, as in /proc/stat
+	OnlineCPUs       int
+	Throttled        time.Duration
+	Periods          uint64
+	ThrottledPeriods uint64
+	MemoryBytes      uint64
+	MemoryLimit      uint64 // bytes; the host's memory where there is none
+	MemoryMax        uint64 // highest so far; 0 where the kernel does not say
+	MemoryFailures   uint64
+	Memory           map[string]uint64 // memory.stat, by the kernel's names
+	PIDs             uint64
+	PIDsLimit        uint64
+	BlockIO          []BlockIO
+	// Network counts by interface in the container's network namespace; nil in the host's.
+	Network map[string]InterfaceCounters
+	// StorageBytes is what the container has written to its root filesystem.
+	StorageBytes uint64
+}
+
+// BlockIO is what went between a container and one block device.
+type BlockIO struct {
+	Major, Minor            uint64
+	ReadBytes, WrittenBytes uint64
+	ReadOps, WriteOps       uint64
+}
+
+// InterfaceCounters are a network interface's.
+type InterfaceCounters struct {
+	RxBytes, RxPackets, RxErrors, RxDropped uint64
+	TxBytes, TxPackets, TxErrors, TxDropped uint64
+}
+
+// Volumes gives tasks their directories (package volumes).
+type Volumes interface {
+	// Provide makes the task's volumes and answers the host directory of each by its name. What exists
+	// stays as it is.
+	Provide(ctx context.Context, t *dispatchpb.Task) (map[string]string, error)
+	// Release removes the volumes that live as long as the task. An unknown task is not an error.
+	Release(ctx context.Context, taskID string) error
+	// List names the tasks that have volumes of their own.
+	List(ctx context.Context) ([]string, error)
+}
+
+// Objects fetches what an assignment refers to (the dispatch stream's server).
+type Objects interface {
+	EnvironmentFile(ctx context.Context, r *dispatchpb.EnvironmentFileRequest) ([]byte, error)
+}
+
+// Metadata tells a container where to ask about itself (package metadata).
+type Metadata interface {
+	// Environment answers the variables that name the endpoints, "NAME=value"; none for a task that
+	// cannot reach them.
+	Environment(t *dispatchpb.Task, container int) []string
 }
 
 // PullPolicy is one of ECS_IMAGE_PULL_BEHAVIOR's values.
@@ -53,6 +140,9 @@ type Image struct {
 	Ref        string // normalized
 	Digest     string // of the manifest for this platform or of the index: "sha256:…"
 	StopSignal string // the image's STOPSIGNAL; empty: SIGTERM
+	ID         string // digest of the image's configuration: "sha256:…"
+	// Volumes are the paths for which the image wants a volume of the container's own.
+	Volumes []string
 }
 
 // ContainerSpec is everything the runtime needs to create a container.
@@ -66,10 +156,12 @@ type ContainerSpec struct {
 	// without for a new one with loopback alone.
 	NetNS       string
 	HostNetwork bool
-	Hostname    string
-	Environment []string // "NAME=value", complete, in order, already merged; the image's own come first
-	Mounts      []Mount  // /etc/hosts, /etc/resolv.conf, …
-	Labels      map[string]string
+	// PIDMode and IPCMode are the task's; with task the runtime joins what PrepareTask made.
+	PIDMode, IPCMode string
+	Hostname         string
+	Environment      []string // "NAME=value", complete, in order, already merged; the image's own come first
+	Mounts           []Mount  // /etc/hosts, /etc/resolv.conf, …, and the volumes
+	Labels           map[string]string
 	// Stdout and Stderr are FIFOs made by the Output.
 	Stdout, Stderr string
 }
@@ -78,6 +170,9 @@ type ContainerSpec struct {
 type Mount struct {
 	Source, Target string
 	ReadOnly       bool
+	// Fill says that an empty source first gets what the image has at the target, with its owner and
+	// mode, as Docker does for volumes.
+	Fill bool
 }
 
 // ContainerPhase is a container's state as the runtime sees it.
@@ -105,6 +200,36 @@ type ContainerState struct {
 type ContainerEvent struct {
 	ID  string
 	OOM bool // an OOM kill inside the container, not necessarily of its first process
+}
+
+// Bridge gives the containers of tasks in network mode bridge a namespace each (package network).
+type Bridge interface {
+	// Connect makes the container's namespace, with an address from the host's bridge pool, and maps
+	// its ports. A static host port that another process holds is an error that says so. Dynamic ports,
+	// and those of ranges, are chosen here and stay the same for the endpoint's life. Each mapped port
+	// is held by a socket while the agent runs.
+	Connect(ctx context.Context, e Endpoint) (Connection, error)
+	// Disconnect undoes Connect. What is not there is not an error.
+	Disconnect(ctx context.Context, taskID, container string) error
+	// Connected lists the endpoints there are.
+	Connected(ctx context.Context) ([]Endpoint, error)
+}
+
+// Endpoint is a container of a task in network mode bridge.
+type Endpoint struct {
+	TaskID, Container string
+	Ports             []*dispatchpb.PortMapping
+	// Isolated leaves it with loopback alone (disableNetworking).
+	Isolated bool
+}
+
+// Connection is what an endpoint got.
+type Connection struct {
+	NetNS    string // path
+	IPv4     string // empty when isolated
+	Gateway  string
+	MAC      string
+	Bindings []*dispatchpb.PortMapping // each with bind_ip, container_port, host_port and protocol, or the ranges
 }
 
 // Network gives tasks their network namespaces (package network).

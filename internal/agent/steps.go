@@ -63,7 +63,7 @@ func (l *taskLoop) prepare(s step) func() result {
 			if err := os.MkdirAll(a.taskDir(id), 0o700); err != nil {
 				return err
 			}
-			return rt.PrepareTask(ctx, id, t.CpuUnits, t.MemoryMib)
+			return rt.PrepareTask(ctx, TaskSpec{ID: id, CPUUnits: t.CpuUnits, MemoryMiB: t.MemoryMib, PIDMode: t.PidMode, IPCMode: t.IpcMode})
 		})
 	case doNetwork:
 		return call(l.work, networkTimeout, func(ctx context.Context, r *result) (err error) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/berthhq/berth/internal/agent"
 )
 
 // BenchmarkLaunch measures a task of one container: from Create to Start having returned, and what
@@ -19,7 +21,7 @@ func BenchmarkLaunch(b *testing.B) {
 		i++
 		c := testContainer(image, fmt.Sprintf("c%d", i), "exec sleep 100")
 		t0 := time.Now()
-		if err := r.PrepareTask(b.Context(), c.TaskID, 256, 512); err != nil {
+		if err := r.PrepareTask(b.Context(), agent.TaskSpec{ID: c.TaskID, CPUUnits: 256, MemoryMiB: 512}); err != nil {
 			b.Fatal(err)
 		}
 		if err := r.Create(b.Context(), c); err != nil {

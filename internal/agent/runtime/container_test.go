@@ -259,7 +259,7 @@ func TestTaskLimits(t *testing.T) {
 	r := newHost(t).openForTest()
 	c := testContainer(importBusybox(t, r), "c1", "exec tail -c 200000000 </dev/zero")
 	for range 2 {
-		if err := r.PrepareTask(t.Context(), c.TaskID, 256, 24); err != nil {
+		if err := r.PrepareTask(t.Context(), agent.TaskSpec{ID: c.TaskID, CPUUnits: 256, MemoryMiB: 24}); err != nil {
 			t.Fatalf("prepare: %v", err)
 		}
 	}

@@ -214,12 +214,12 @@ func (r *Runtime) cgroupPath(parts ...string) string {
 	return "/" + filepath.Join(append([]string{"berth-" + r.config.Instance}, parts...)...)
 }
 
-// PrepareTask makes the task's cgroup with its hard limits; 0 is no limit. 1024 CPU units are one CPU.
-func (r *Runtime) PrepareTask(ctx context.Context, taskID string, cpuUnits, memoryMiB int64) error {
-	if err := checkName(taskID); err != nil {
+// PrepareTask makes the task's cgroup with its hard limits.
+func (r *Runtime) PrepareTask(ctx context.Context, t agent.TaskSpec) error {
+	if err := checkName(t.ID); err != nil {
 		return err
 	}
-	return r.cgroups.prepare(r.cgroupPath(taskID), cpuUnits, memoryMiB)
+	return r.cgroups.prepare(r.cgroupPath(t.ID), t.CPUUnits, t.MemoryMiB)
 }
 
 // RemoveTask removes the task's cgroup, which must have no processes any more.

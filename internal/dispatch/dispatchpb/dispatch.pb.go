@@ -37,6 +37,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Heartbeat
 	//	*AgentMessage_TaskStatus
 	//	*AgentMessage_PayloadAck
+	//	*AgentMessage_InspectReply
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -115,6 +116,15 @@ func (x *AgentMessage) GetPayloadAck() *PayloadAck {
 	return nil
 }
 
+func (x *AgentMessage) GetInspectReply() *InspectReply {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_InspectReply); ok {
+			return x.InspectReply
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -135,6 +145,10 @@ type AgentMessage_PayloadAck struct {
 	PayloadAck *PayloadAck `protobuf:"bytes,4,opt,name=payload_ack,json=payloadAck,proto3,oneof"`
 }
 
+type AgentMessage_InspectReply struct {
+	InspectReply *InspectReply `protobuf:"bytes,5,opt,name=inspect_reply,json=inspectReply,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Heartbeat) isAgentMessage_Message() {}
@@ -142,6 +156,8 @@ func (*AgentMessage_Heartbeat) isAgentMessage_Message() {}
 func (*AgentMessage_TaskStatus) isAgentMessage_Message() {}
 
 func (*AgentMessage_PayloadAck) isAgentMessage_Message() {}
+
+func (*AgentMessage_InspectReply) isAgentMessage_Message() {}
 
 type ServerMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -151,6 +167,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Payload
 	//	*ServerMessage_TaskStatusAck
 	//	*ServerMessage_LogRequest
+	//	*ServerMessage_InspectRequest
 	Message       isServerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -229,6 +246,15 @@ func (x *ServerMessage) GetLogRequest() *LogRequest {
 	return nil
 }
 
+func (x *ServerMessage) GetInspectRequest() *InspectRequest {
+	if x != nil {
+		if x, ok := x.Message.(*ServerMessage_InspectRequest); ok {
+			return x.InspectRequest
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Message interface {
 	isServerMessage_Message()
 }
@@ -249,6 +275,10 @@ type ServerMessage_LogRequest struct {
 	LogRequest *LogRequest `protobuf:"bytes,4,opt,name=log_request,json=logRequest,proto3,oneof"`
 }
 
+type ServerMessage_InspectRequest struct {
+	InspectRequest *InspectRequest `protobuf:"bytes,5,opt,name=inspect_request,json=inspectRequest,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Message() {}
 
 func (*ServerMessage_Payload) isServerMessage_Message() {}
@@ -256,6 +286,8 @@ func (*ServerMessage_Payload) isServerMessage_Message() {}
 func (*ServerMessage_TaskStatusAck) isServerMessage_Message() {}
 
 func (*ServerMessage_LogRequest) isServerMessage_Message() {}
+
+func (*ServerMessage_InspectRequest) isServerMessage_Message() {}
 
 // Hello introduces a host. Everything in it may change between two connections.
 type Hello struct {
@@ -271,6 +303,7 @@ type Hello struct {
 	Attributes             map[string]string      `protobuf:"bytes,9,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // ecs.os-type, ecs.cpu-architecture, ecs.capability.*, …
 	LastSequence           int64                  `protobuf:"varint,10,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`                                                 // of the last payload made durable by the agent; 0: none
 	ReservedTcpPorts       []string               `protobuf:"bytes,11,rep,name=reserved_tcp_ports,json=reservedTcpPorts,proto3" json:"reserved_tcp_ports,omitempty"`
+	GpuIds                 []string               `protobuf:"bytes,12,rep,name=gpu_ids,json=gpuIds,proto3" json:"gpu_ids,omitempty"` // of the GPUs that the host's CDI specifications name
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
@@ -378,6 +411,13 @@ func (x *Hello) GetLastSequence() int64 {
 func (x *Hello) GetReservedTcpPorts() []string {
 	if x != nil {
 		return x.ReservedTcpPorts
+	}
+	return nil
+}
+
+func (x *Hello) GetGpuIds() []string {
+	if x != nil {
+		return x.GpuIds
 	}
 	return nil
 }
@@ -589,14 +629,25 @@ type Task struct {
 	DesiredStatus        string                 `protobuf:"bytes,7,opt,name=desired_status,json=desiredStatus,proto3" json:"desired_status,omitempty"` // RUNNING or STOPPED
 	StopReason           string                 `protobuf:"bytes,8,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`          // why, when STOPPED is desired
 	LaunchType           string                 `protobuf:"bytes,9,opt,name=launch_type,json=launchType,proto3" json:"launch_type,omitempty"`          // EC2 or FARGATE
-	NetworkMode          string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"`      // none, host, awsvpc
+	NetworkMode          string                 `protobuf:"bytes,10,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"`      // none, host, bridge, awsvpc
 	CpuUnits             int64                  `protobuf:"varint,11,opt,name=cpu_units,json=cpuUnits,proto3" json:"cpu_units,omitempty"`              // hard limit of the whole task; 0: none
 	MemoryMib            int64                  `protobuf:"varint,12,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`           // hard limit of the whole task; 0: none
 	Containers           []*Container           `protobuf:"bytes,13,rep,name=containers,proto3" json:"containers,omitempty"`
 	NetworkInterface     *NetworkInterface      `protobuf:"bytes,14,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"` // awsvpc only
 	CreatedAt            *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	ContainerInstanceArn string                 `protobuf:"bytes,16,opt,name=container_instance_arn,json=containerInstanceArn,proto3" json:"container_instance_arn,omitempty"`
-	Kill                 bool                   `protobuf:"varint,17,opt,name=kill,proto3" json:"kill,omitempty"` // when STOPPED is desired: without the time that containers have to stop
+	Kill                 bool                   `protobuf:"varint,17,opt,name=kill,proto3" json:"kill,omitempty"`                                                            // when STOPPED is desired: without the time that containers have to stop
+	PidMode              string                 `protobuf:"bytes,18,opt,name=pid_mode,json=pidMode,proto3" json:"pid_mode,omitempty"`                                        // "": each container its own; host, task
+	IpcMode              string                 `protobuf:"bytes,19,opt,name=ipc_mode,json=ipcMode,proto3" json:"ipc_mode,omitempty"`                                        // "": each container its own, shareable; host, task, none
+	EphemeralStorageGib  int64                  `protobuf:"varint,20,opt,name=ephemeral_storage_gib,json=ephemeralStorageGib,proto3" json:"ephemeral_storage_gib,omitempty"` // 0: not asked for
+	Volumes              []*Volume              `protobuf:"bytes,21,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	Group                string                 `protobuf:"bytes,22,opt,name=group,proto3" json:"group,omitempty"`
+	StartedBy            string                 `protobuf:"bytes,23,opt,name=started_by,json=startedBy,proto3" json:"started_by,omitempty"`
+	AvailabilityZone     string                 `protobuf:"bytes,24,opt,name=availability_zone,json=availabilityZone,proto3" json:"availability_zone,omitempty"`
+	VpcId                string                 `protobuf:"bytes,25,opt,name=vpc_id,json=vpcId,proto3" json:"vpc_id,omitempty"` // awsvpc only
+	TaskRoleArn          string                 `protobuf:"bytes,26,opt,name=task_role_arn,json=taskRoleArn,proto3" json:"task_role_arn,omitempty"`
+	ExecutionRoleArn     string                 `protobuf:"bytes,27,opt,name=execution_role_arn,json=executionRoleArn,proto3" json:"execution_role_arn,omitempty"`
+	Tags                 map[string]string      `protobuf:"bytes,28,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as of the assignment
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -750,6 +801,203 @@ func (x *Task) GetKill() bool {
 	return false
 }
 
+func (x *Task) GetPidMode() string {
+	if x != nil {
+		return x.PidMode
+	}
+	return ""
+}
+
+func (x *Task) GetIpcMode() string {
+	if x != nil {
+		return x.IpcMode
+	}
+	return ""
+}
+
+func (x *Task) GetEphemeralStorageGib() int64 {
+	if x != nil {
+		return x.EphemeralStorageGib
+	}
+	return 0
+}
+
+func (x *Task) GetVolumes() []*Volume {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+func (x *Task) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Task) GetStartedBy() string {
+	if x != nil {
+		return x.StartedBy
+	}
+	return ""
+}
+
+func (x *Task) GetAvailabilityZone() string {
+	if x != nil {
+		return x.AvailabilityZone
+	}
+	return ""
+}
+
+func (x *Task) GetVpcId() string {
+	if x != nil {
+		return x.VpcId
+	}
+	return ""
+}
+
+func (x *Task) GetTaskRoleArn() string {
+	if x != nil {
+		return x.TaskRoleArn
+	}
+	return ""
+}
+
+func (x *Task) GetExecutionRoleArn() string {
+	if x != nil {
+		return x.ExecutionRoleArn
+	}
+	return ""
+}
+
+func (x *Task) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// Volume is one of a task's volumes. The agent knows where each kind lives on its host.
+type Volume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // as mount points name it
+	// HOST: host_path, or a directory of the task's own if that is empty. TASK: a directory of the
+	// task's own. SHARED: a directory of the host's that outlives tasks, by its name. EFS: a host
+	// directory that stands for the file system.
+	Type             string            `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	HostPath         string            `protobuf:"bytes,3,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
+	Autoprovision    bool              `protobuf:"varint,4,opt,name=autoprovision,proto3" json:"autoprovision,omitempty"` // SHARED: made if there is none
+	Driver           string            `protobuf:"bytes,5,opt,name=driver,proto3" json:"driver,omitempty"`                // TASK and SHARED: local
+	DriverOpts       map[string]string `protobuf:"bytes,6,rep,name=driver_opts,json=driverOpts,proto3" json:"driver_opts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels           map[string]string `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	EfsFileSystemId  string            `protobuf:"bytes,8,opt,name=efs_file_system_id,json=efsFileSystemId,proto3" json:"efs_file_system_id,omitempty"`
+	EfsRootDirectory string            `protobuf:"bytes,9,opt,name=efs_root_directory,json=efsRootDirectory,proto3" json:"efs_root_directory,omitempty"`
+	EfsAccessPointId string            `protobuf:"bytes,10,opt,name=efs_access_point_id,json=efsAccessPointId,proto3" json:"efs_access_point_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Volume) Reset() {
+	*x = Volume{}
+	mi := &file_dispatch_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Volume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Volume) ProtoMessage() {}
+
+func (x *Volume) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Volume.ProtoReflect.Descriptor instead.
+func (*Volume) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Volume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Volume) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Volume) GetHostPath() string {
+	if x != nil {
+		return x.HostPath
+	}
+	return ""
+}
+
+func (x *Volume) GetAutoprovision() bool {
+	if x != nil {
+		return x.Autoprovision
+	}
+	return false
+}
+
+func (x *Volume) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *Volume) GetDriverOpts() map[string]string {
+	if x != nil {
+		return x.DriverOpts
+	}
+	return nil
+}
+
+func (x *Volume) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Volume) GetEfsFileSystemId() string {
+	if x != nil {
+		return x.EfsFileSystemId
+	}
+	return ""
+}
+
+func (x *Volume) GetEfsRootDirectory() string {
+	if x != nil {
+		return x.EfsRootDirectory
+	}
+	return ""
+}
+
+func (x *Volume) GetEfsAccessPointId() string {
+	if x != nil {
+		return x.EfsAccessPointId
+	}
+	return ""
+}
+
 // NetworkInterface is what an awsvpc task gets. The placer chose the address.
 type NetworkInterface struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -765,7 +1013,7 @@ type NetworkInterface struct {
 
 func (x *NetworkInterface) Reset() {
 	*x = NetworkInterface{}
-	mi := &file_dispatch_proto_msgTypes[8]
+	mi := &file_dispatch_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +1025,7 @@ func (x *NetworkInterface) String() string {
 func (*NetworkInterface) ProtoMessage() {}
 
 func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[8]
+	mi := &file_dispatch_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +1038,7 @@ func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
 func (*NetworkInterface) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{8}
+	return file_dispatch_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NetworkInterface) GetAttachmentId() string {
@@ -845,7 +1093,7 @@ type KeyValue struct {
 
 func (x *KeyValue) Reset() {
 	*x = KeyValue{}
-	mi := &file_dispatch_proto_msgTypes[9]
+	mi := &file_dispatch_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1105,7 @@ func (x *KeyValue) String() string {
 func (*KeyValue) ProtoMessage() {}
 
 func (x *KeyValue) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[9]
+	mi := &file_dispatch_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1118,7 @@ func (x *KeyValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyValue.ProtoReflect.Descriptor instead.
 func (*KeyValue) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{9}
+	return file_dispatch_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KeyValue) GetName() string {
@@ -893,13 +1141,18 @@ type PortMapping struct {
 	HostPort      int32                  `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // tcp or udp
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	BindIp        string                 `protobuf:"bytes,5,opt,name=bind_ip,json=bindIp,proto3" json:"bind_ip,omitempty"` // of a binding: the host's address, 0.0.0.0 for all
+	// A range is "8000-8010"; container_port and host_port are then 0.
+	ContainerPortRange string `protobuf:"bytes,6,opt,name=container_port_range,json=containerPortRange,proto3" json:"container_port_range,omitempty"`
+	HostPortRange      string `protobuf:"bytes,7,opt,name=host_port_range,json=hostPortRange,proto3" json:"host_port_range,omitempty"`
+	AppProtocol        string `protobuf:"bytes,8,opt,name=app_protocol,json=appProtocol,proto3" json:"app_protocol,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_dispatch_proto_msgTypes[10]
+	mi := &file_dispatch_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1164,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[10]
+	mi := &file_dispatch_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1177,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{10}
+	return file_dispatch_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PortMapping) GetContainerPort() int32 {
@@ -953,6 +1206,336 @@ func (x *PortMapping) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *PortMapping) GetBindIp() string {
+	if x != nil {
+		return x.BindIp
+	}
+	return ""
+}
+
+func (x *PortMapping) GetContainerPortRange() string {
+	if x != nil {
+		return x.ContainerPortRange
+	}
+	return ""
+}
+
+func (x *PortMapping) GetHostPortRange() string {
+	if x != nil {
+		return x.HostPortRange
+	}
+	return ""
+}
+
+func (x *PortMapping) GetAppProtocol() string {
+	if x != nil {
+		return x.AppProtocol
+	}
+	return ""
+}
+
+// Dependency is one of a container's dependsOn.
+type Dependency struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Condition     string                 `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"` // START, COMPLETE, SUCCESS or HEALTHY
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dependency) Reset() {
+	*x = Dependency{}
+	mi := &file_dispatch_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dependency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dependency) ProtoMessage() {}
+
+func (x *Dependency) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
+func (*Dependency) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Dependency) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *Dependency) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+// HealthCheck is run in the container. Its numbers are complete: ECS's defaults are filled in.
+type HealthCheck struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Command            []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"` // CMD or CMD-SHELL first; NONE: no check
+	IntervalSeconds    int64                  `protobuf:"varint,2,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`
+	TimeoutSeconds     int64                  `protobuf:"varint,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
+	Retries            int64                  `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
+	StartPeriodSeconds int64                  `protobuf:"varint,5,opt,name=start_period_seconds,json=startPeriodSeconds,proto3" json:"start_period_seconds,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_dispatch_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HealthCheck) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetIntervalSeconds() int64 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetTimeoutSeconds() int64 {
+	if x != nil {
+		return x.TimeoutSeconds
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetRetries() int64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetStartPeriodSeconds() int64 {
+	if x != nil {
+		return x.StartPeriodSeconds
+	}
+	return 0
+}
+
+type RestartPolicy struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Enabled              bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	IgnoredExitCodes     []int32                `protobuf:"varint,2,rep,packed,name=ignored_exit_codes,json=ignoredExitCodes,proto3" json:"ignored_exit_codes,omitempty"`
+	AttemptPeriodSeconds int64                  `protobuf:"varint,3,opt,name=attempt_period_seconds,json=attemptPeriodSeconds,proto3" json:"attempt_period_seconds,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *RestartPolicy) Reset() {
+	*x = RestartPolicy{}
+	mi := &file_dispatch_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPolicy) ProtoMessage() {}
+
+func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
+func (*RestartPolicy) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RestartPolicy) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *RestartPolicy) GetIgnoredExitCodes() []int32 {
+	if x != nil {
+		return x.IgnoredExitCodes
+	}
+	return nil
+}
+
+func (x *RestartPolicy) GetAttemptPeriodSeconds() int64 {
+	if x != nil {
+		return x.AttemptPeriodSeconds
+	}
+	return 0
+}
+
+type Device struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostPath      string                 `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
+	ContainerPath string                 `protobuf:"bytes,2,opt,name=container_path,json=containerPath,proto3" json:"container_path,omitempty"`
+	Permissions   []string               `protobuf:"bytes,3,rep,name=permissions,proto3" json:"permissions,omitempty"` // read, write, mknod
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_dispatch_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Device) GetHostPath() string {
+	if x != nil {
+		return x.HostPath
+	}
+	return ""
+}
+
+func (x *Device) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Device) GetPermissions() []string {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+type VolumesFrom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	ReadOnly      bool                   `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumesFrom) Reset() {
+	*x = VolumesFrom{}
+	mi := &file_dispatch_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumesFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumesFrom) ProtoMessage() {}
+
+func (x *VolumesFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumesFrom.ProtoReflect.Descriptor instead.
+func (*VolumesFrom) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *VolumesFrom) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *VolumesFrom) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
 }
 
 type Container struct {
@@ -990,13 +1573,28 @@ type Container struct {
 	SharedMemoryMib        int64                  `protobuf:"varint,31,opt,name=shared_memory_mib,json=sharedMemoryMib,proto3" json:"shared_memory_mib,omitempty"`
 	Tmpfs                  []*Tmpfs               `protobuf:"bytes,32,rep,name=tmpfs,proto3" json:"tmpfs,omitempty"`
 	Mounts                 []*Mount               `protobuf:"bytes,33,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	DependsOn              []*Dependency          `protobuf:"bytes,34,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	StartTimeoutSeconds    int64                  `protobuf:"varint,35,opt,name=start_timeout_seconds,json=startTimeoutSeconds,proto3" json:"start_timeout_seconds,omitempty"` // 0: no limit on how long dependents wait for it
+	HealthCheck            *HealthCheck           `protobuf:"bytes,36,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	RestartPolicy          *RestartPolicy         `protobuf:"bytes,37,opt,name=restart_policy,json=restartPolicy,proto3" json:"restart_policy,omitempty"`
+	Links                  []string               `protobuf:"bytes,38,rep,name=links,proto3" json:"links,omitempty"` // "container" or "container:alias"
+	VolumesFrom            []*VolumesFrom         `protobuf:"bytes,39,rep,name=volumes_from,json=volumesFrom,proto3" json:"volumes_from,omitempty"`
+	Devices                []*Device              `protobuf:"bytes,40,rep,name=devices,proto3" json:"devices,omitempty"`
+	MaxSwapMib             *int64                 `protobuf:"varint,41,opt,name=max_swap_mib,json=maxSwapMib,proto3,oneof" json:"max_swap_mib,omitempty"`
+	Swappiness             *int64                 `protobuf:"varint,42,opt,name=swappiness,proto3,oneof" json:"swappiness,omitempty"`
+	DockerSecurityOptions  []string               `protobuf:"bytes,43,rep,name=docker_security_options,json=dockerSecurityOptions,proto3" json:"docker_security_options,omitempty"`
+	EnvironmentFiles       []string               `protobuf:"bytes,44,rep,name=environment_files,json=environmentFiles,proto3" json:"environment_files,omitempty"` // ARNs of S3 objects, the first wins
+	GpuIds                 []string               `protobuf:"bytes,45,rep,name=gpu_ids,json=gpuIds,proto3" json:"gpu_ids,omitempty"`                               // chosen by the placer
+	LogDriver              string                 `protobuf:"bytes,46,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
+	LogOptions             map[string]string      `protobuf:"bytes,47,rep,name=log_options,json=logOptions,proto3" json:"log_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	DisableNetworking      bool                   `protobuf:"varint,48,opt,name=disable_networking,json=disableNetworking,proto3" json:"disable_networking,omitempty"`
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_dispatch_proto_msgTypes[11]
+	mi := &file_dispatch_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1606,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[11]
+	mi := &file_dispatch_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1619,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{11}
+	return file_dispatch_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Container) GetName() string {
@@ -1255,6 +1853,111 @@ func (x *Container) GetMounts() []*Mount {
 	return nil
 }
 
+func (x *Container) GetDependsOn() []*Dependency {
+	if x != nil {
+		return x.DependsOn
+	}
+	return nil
+}
+
+func (x *Container) GetStartTimeoutSeconds() int64 {
+	if x != nil {
+		return x.StartTimeoutSeconds
+	}
+	return 0
+}
+
+func (x *Container) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *Container) GetRestartPolicy() *RestartPolicy {
+	if x != nil {
+		return x.RestartPolicy
+	}
+	return nil
+}
+
+func (x *Container) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *Container) GetVolumesFrom() []*VolumesFrom {
+	if x != nil {
+		return x.VolumesFrom
+	}
+	return nil
+}
+
+func (x *Container) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *Container) GetMaxSwapMib() int64 {
+	if x != nil && x.MaxSwapMib != nil {
+		return *x.MaxSwapMib
+	}
+	return 0
+}
+
+func (x *Container) GetSwappiness() int64 {
+	if x != nil && x.Swappiness != nil {
+		return *x.Swappiness
+	}
+	return 0
+}
+
+func (x *Container) GetDockerSecurityOptions() []string {
+	if x != nil {
+		return x.DockerSecurityOptions
+	}
+	return nil
+}
+
+func (x *Container) GetEnvironmentFiles() []string {
+	if x != nil {
+		return x.EnvironmentFiles
+	}
+	return nil
+}
+
+func (x *Container) GetGpuIds() []string {
+	if x != nil {
+		return x.GpuIds
+	}
+	return nil
+}
+
+func (x *Container) GetLogDriver() string {
+	if x != nil {
+		return x.LogDriver
+	}
+	return ""
+}
+
+func (x *Container) GetLogOptions() map[string]string {
+	if x != nil {
+		return x.LogOptions
+	}
+	return nil
+}
+
+func (x *Container) GetDisableNetworking() bool {
+	if x != nil {
+		return x.DisableNetworking
+	}
+	return false
+}
+
 type Ulimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1266,7 +1969,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_dispatch_proto_msgTypes[12]
+	mi := &file_dispatch_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1981,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[12]
+	mi := &file_dispatch_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1994,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{12}
+	return file_dispatch_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ulimit) GetName() string {
@@ -1326,7 +2029,7 @@ type Tmpfs struct {
 
 func (x *Tmpfs) Reset() {
 	*x = Tmpfs{}
-	mi := &file_dispatch_proto_msgTypes[13]
+	mi := &file_dispatch_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +2041,7 @@ func (x *Tmpfs) String() string {
 func (*Tmpfs) ProtoMessage() {}
 
 func (x *Tmpfs) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[13]
+	mi := &file_dispatch_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +2054,7 @@ func (x *Tmpfs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tmpfs.ProtoReflect.Descriptor instead.
 func (*Tmpfs) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{13}
+	return file_dispatch_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Tmpfs) GetPath() string {
@@ -1375,18 +2078,21 @@ func (x *Tmpfs) GetOptions() []string {
 	return nil
 }
 
+// Mount puts a volume of the task at target. Source, a host directory, stands in older assignments
+// in the volume's place.
 type Mount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
 	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Volume        string                 `protobuf:"bytes,4,opt,name=volume,proto3" json:"volume,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_dispatch_proto_msgTypes[14]
+	mi := &file_dispatch_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +2104,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[14]
+	mi := &file_dispatch_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +2117,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{14}
+	return file_dispatch_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Mount) GetSource() string {
@@ -1433,6 +2139,13 @@ func (x *Mount) GetReadOnly() bool {
 		return x.ReadOnly
 	}
 	return false
+}
+
+func (x *Mount) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
 }
 
 // TaskStatus is all that is known of a task on its host, at one moment. Version grows with each
@@ -1457,7 +2170,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_dispatch_proto_msgTypes[15]
+	mi := &file_dispatch_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1469,7 +2182,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[15]
+	mi := &file_dispatch_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1482,7 +2195,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{15}
+	return file_dispatch_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskStatus) GetArn() string {
@@ -1581,13 +2294,25 @@ type ContainerStatus struct {
 	StartedAt       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	FinishedAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
 	NetworkBindings []*PortMapping         `protobuf:"bytes,10,rep,name=network_bindings,json=networkBindings,proto3" json:"network_bindings,omitempty"`
+	HealthStatus    string                 `protobuf:"bytes,11,opt,name=health_status,json=healthStatus,proto3" json:"health_status,omitempty"` // HEALTHY, UNHEALTHY or UNKNOWN; empty without a check
+	HealthSince     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=health_since,json=healthSince,proto3" json:"health_since,omitempty"`
+	HealthExitCode  int32                  `protobuf:"varint,13,opt,name=health_exit_code,json=healthExitCode,proto3" json:"health_exit_code,omitempty"` // of the last check
+	HealthOutput    string                 `protobuf:"bytes,14,opt,name=health_output,json=healthOutput,proto3" json:"health_output,omitempty"`          // of the last check, its end
+	RestartCount    int64                  `protobuf:"varint,15,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	CreatedAt       *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	PrivateIpv4     string                 `protobuf:"bytes,17,opt,name=private_ipv4,json=privateIpv4,proto3" json:"private_ipv4,omitempty"` // mode bridge: its own address
+	MacAddress      string                 `protobuf:"bytes,18,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`    // likewise
+	GatewayIpv4     string                 `protobuf:"bytes,19,opt,name=gateway_ipv4,json=gatewayIpv4,proto3" json:"gateway_ipv4,omitempty"` // likewise
+	GpuIds          []string               `protobuf:"bytes,20,rep,name=gpu_ids,json=gpuIds,proto3" json:"gpu_ids,omitempty"`
+	ImageId         string                 `protobuf:"bytes,21,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`             // digest of the image's configuration
+	RestartedAt     *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=restarted_at,json=restartedAt,proto3" json:"restarted_at,omitempty"` // the last time
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_dispatch_proto_msgTypes[16]
+	mi := &file_dispatch_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +2324,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[16]
+	mi := &file_dispatch_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +2337,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{16}
+	return file_dispatch_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -1685,6 +2410,561 @@ func (x *ContainerStatus) GetNetworkBindings() []*PortMapping {
 	return nil
 }
 
+func (x *ContainerStatus) GetHealthStatus() string {
+	if x != nil {
+		return x.HealthStatus
+	}
+	return ""
+}
+
+func (x *ContainerStatus) GetHealthSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthSince
+	}
+	return nil
+}
+
+func (x *ContainerStatus) GetHealthExitCode() int32 {
+	if x != nil {
+		return x.HealthExitCode
+	}
+	return 0
+}
+
+func (x *ContainerStatus) GetHealthOutput() string {
+	if x != nil {
+		return x.HealthOutput
+	}
+	return ""
+}
+
+func (x *ContainerStatus) GetRestartCount() int64 {
+	if x != nil {
+		return x.RestartCount
+	}
+	return 0
+}
+
+func (x *ContainerStatus) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *ContainerStatus) GetPrivateIpv4() string {
+	if x != nil {
+		return x.PrivateIpv4
+	}
+	return ""
+}
+
+func (x *ContainerStatus) GetMacAddress() string {
+	if x != nil {
+		return x.MacAddress
+	}
+	return ""
+}
+
+func (x *ContainerStatus) GetGatewayIpv4() string {
+	if x != nil {
+		return x.GatewayIpv4
+	}
+	return ""
+}
+
+func (x *ContainerStatus) GetGpuIds() []string {
+	if x != nil {
+		return x.GpuIds
+	}
+	return nil
+}
+
+func (x *ContainerStatus) GetImageId() string {
+	if x != nil {
+		return x.ImageId
+	}
+	return ""
+}
+
+func (x *ContainerStatus) GetRestartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RestartedAt
+	}
+	return nil
+}
+
+// InspectRequest asks the agent what a task is doing this moment.
+type InspectRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	TaskArn       string                 `protobuf:"bytes,2,opt,name=task_arn,json=taskArn,proto3" json:"task_arn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectRequest) Reset() {
+	*x = InspectRequest{}
+	mi := &file_dispatch_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectRequest) ProtoMessage() {}
+
+func (x *InspectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
+func (*InspectRequest) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *InspectRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *InspectRequest) GetTaskArn() string {
+	if x != nil {
+		return x.TaskArn
+	}
+	return ""
+}
+
+type InspectReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Found         bool                   `protobuf:"varint,2,opt,name=found,proto3" json:"found,omitempty"`
+	Status        *TaskStatus            `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	Waiting       []*Waiting             `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectReply) Reset() {
+	*x = InspectReply{}
+	mi := &file_dispatch_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectReply) ProtoMessage() {}
+
+func (x *InspectReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectReply.ProtoReflect.Descriptor instead.
+func (*InspectReply) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *InspectReply) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *InspectReply) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *InspectReply) GetStatus() *TaskStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *InspectReply) GetWaiting() []*Waiting {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// Waiting is something that a task waits for.
+type Waiting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"` // empty: the task
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`       // "pulling image web:1", "db to become HEALTHY"
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"` // what happens then ends the wait; absent: there is none
+	Then          string                 `protobuf:"bytes,5,opt,name=then,proto3" json:"then,omitempty"`         // what happens at the deadline
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waiting) Reset() {
+	*x = Waiting{}
+	mi := &file_dispatch_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waiting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waiting) ProtoMessage() {}
+
+func (x *Waiting) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
+func (*Waiting) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Waiting) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *Waiting) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Waiting) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Waiting) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *Waiting) GetThen() string {
+	if x != nil {
+		return x.Then
+	}
+	return ""
+}
+
+type EnvironmentFileRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	TaskArn       string                 `protobuf:"bytes,2,opt,name=task_arn,json=taskArn,proto3" json:"task_arn,omitempty"`
+	Container     string                 `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	Arn           string                 `protobuf:"bytes,4,opt,name=arn,proto3" json:"arn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnvironmentFileRequest) Reset() {
+	*x = EnvironmentFileRequest{}
+	mi := &file_dispatch_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnvironmentFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnvironmentFileRequest) ProtoMessage() {}
+
+func (x *EnvironmentFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnvironmentFileRequest.ProtoReflect.Descriptor instead.
+func (*EnvironmentFileRequest) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EnvironmentFileRequest) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *EnvironmentFileRequest) GetTaskArn() string {
+	if x != nil {
+		return x.TaskArn
+	}
+	return ""
+}
+
+func (x *EnvironmentFileRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *EnvironmentFileRequest) GetArn() string {
+	if x != nil {
+		return x.Arn
+	}
+	return ""
+}
+
+type EnvironmentFileContent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Content       []byte                 `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnvironmentFileContent) Reset() {
+	*x = EnvironmentFileContent{}
+	mi := &file_dispatch_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnvironmentFileContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnvironmentFileContent) ProtoMessage() {}
+
+func (x *EnvironmentFileContent) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnvironmentFileContent.ProtoReflect.Descriptor instead.
+func (*EnvironmentFileContent) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EnvironmentFileContent) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type ProtectionRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	HostId           string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	TaskArn          string                 `protobuf:"bytes,2,opt,name=task_arn,json=taskArn,proto3" json:"task_arn,omitempty"`
+	Update           bool                   `protobuf:"varint,3,opt,name=update,proto3" json:"update,omitempty"` // false: read only
+	Enabled          bool                   `protobuf:"varint,4,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	ExpiresInMinutes int64                  `protobuf:"varint,5,opt,name=expires_in_minutes,json=expiresInMinutes,proto3" json:"expires_in_minutes,omitempty"` // 0: ECS's default
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ProtectionRequest) Reset() {
+	*x = ProtectionRequest{}
+	mi := &file_dispatch_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProtectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProtectionRequest) ProtoMessage() {}
+
+func (x *ProtectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProtectionRequest.ProtoReflect.Descriptor instead.
+func (*ProtectionRequest) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ProtectionRequest) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *ProtectionRequest) GetTaskArn() string {
+	if x != nil {
+		return x.TaskArn
+	}
+	return ""
+}
+
+func (x *ProtectionRequest) GetUpdate() bool {
+	if x != nil {
+		return x.Update
+	}
+	return false
+}
+
+func (x *ProtectionRequest) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *ProtectionRequest) GetExpiresInMinutes() int64 {
+	if x != nil {
+		return x.ExpiresInMinutes
+	}
+	return 0
+}
+
+// ProtectionReply is what GetTaskProtection or UpdateTaskProtection answered, a failure or an error.
+type ProtectionReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	FailureReason string                 `protobuf:"bytes,3,opt,name=failure_reason,json=failureReason,proto3" json:"failure_reason,omitempty"`
+	FailureDetail string                 `protobuf:"bytes,4,opt,name=failure_detail,json=failureDetail,proto3" json:"failure_detail,omitempty"`
+	ErrorCode     string                 `protobuf:"bytes,5,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"` // "ServiceNotFoundException", …
+	ErrorMessage  string                 `protobuf:"bytes,6,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProtectionReply) Reset() {
+	*x = ProtectionReply{}
+	mi := &file_dispatch_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProtectionReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProtectionReply) ProtoMessage() {}
+
+func (x *ProtectionReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProtectionReply.ProtoReflect.Descriptor instead.
+func (*ProtectionReply) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ProtectionReply) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *ProtectionReply) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *ProtectionReply) GetFailureReason() string {
+	if x != nil {
+		return x.FailureReason
+	}
+	return ""
+}
+
+func (x *ProtectionReply) GetFailureDetail() string {
+	if x != nil {
+		return x.FailureDetail
+	}
+	return ""
+}
+
+func (x *ProtectionReply) GetErrorCode() string {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return ""
+}
+
+func (x *ProtectionReply) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
 type TaskStatusAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Arn           string                 `protobuf:"bytes,1,opt,name=arn,proto3" json:"arn,omitempty"`
@@ -1695,7 +2975,7 @@ type TaskStatusAck struct {
 
 func (x *TaskStatusAck) Reset() {
 	*x = TaskStatusAck{}
-	mi := &file_dispatch_proto_msgTypes[17]
+	mi := &file_dispatch_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +2987,7 @@ func (x *TaskStatusAck) String() string {
 func (*TaskStatusAck) ProtoMessage() {}
 
 func (x *TaskStatusAck) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[17]
+	mi := &file_dispatch_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +3000,7 @@ func (x *TaskStatusAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatusAck.ProtoReflect.Descriptor instead.
 func (*TaskStatusAck) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{17}
+	return file_dispatch_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskStatusAck) GetArn() string {
@@ -1752,7 +3032,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_dispatch_proto_msgTypes[18]
+	mi := &file_dispatch_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +3044,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[18]
+	mi := &file_dispatch_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +3057,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{18}
+	return file_dispatch_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogRequest) GetRequestId() string {
@@ -1835,7 +3115,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_dispatch_proto_msgTypes[19]
+	mi := &file_dispatch_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +3127,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[19]
+	mi := &file_dispatch_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +3140,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{19}
+	return file_dispatch_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LogChunk) GetRequestId() string {
@@ -1892,7 +3172,7 @@ type OutputEnd struct {
 
 func (x *OutputEnd) Reset() {
 	*x = OutputEnd{}
-	mi := &file_dispatch_proto_msgTypes[20]
+	mi := &file_dispatch_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +3184,7 @@ func (x *OutputEnd) String() string {
 func (*OutputEnd) ProtoMessage() {}
 
 func (x *OutputEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[20]
+	mi := &file_dispatch_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +3197,7 @@ func (x *OutputEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputEnd.ProtoReflect.Descriptor instead.
 func (*OutputEnd) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{20}
+	return file_dispatch_proto_rawDescGZIP(), []int{33}
 }
 
 type LogLine struct {
@@ -1933,7 +3213,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_dispatch_proto_msgTypes[21]
+	mi := &file_dispatch_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +3225,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_dispatch_proto_msgTypes[21]
+	mi := &file_dispatch_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +3238,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_dispatch_proto_rawDescGZIP(), []int{21}
+	return file_dispatch_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -2000,22 +3280,24 @@ var File_dispatch_proto protoreflect.FileDescriptor
 
 const file_dispatch_proto_rawDesc = "" +
 	"\n" +
-	"\x0edispatch.proto\x12\x11berth.dispatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x02\n" +
+	"\x0edispatch.proto\x12\x11berth.dispatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x02\n" +
 	"\fAgentMessage\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.berth.dispatch.v1.HelloH\x00R\x05hello\x12<\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1c.berth.dispatch.v1.HeartbeatH\x00R\theartbeat\x12@\n" +
 	"\vtask_status\x18\x03 \x01(\v2\x1d.berth.dispatch.v1.TaskStatusH\x00R\n" +
 	"taskStatus\x12@\n" +
 	"\vpayload_ack\x18\x04 \x01(\v2\x1d.berth.dispatch.v1.PayloadAckH\x00R\n" +
-	"payloadAckB\t\n" +
-	"\amessage\"\x98\x02\n" +
+	"payloadAck\x12F\n" +
+	"\rinspect_reply\x18\x05 \x01(\v2\x1f.berth.dispatch.v1.InspectReplyH\x00R\finspectReplyB\t\n" +
+	"\amessage\"\xe6\x02\n" +
 	"\rServerMessage\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.berth.dispatch.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\apayload\x18\x02 \x01(\v2\x1a.berth.dispatch.v1.PayloadH\x00R\apayload\x12J\n" +
 	"\x0ftask_status_ack\x18\x03 \x01(\v2 .berth.dispatch.v1.TaskStatusAckH\x00R\rtaskStatusAck\x12@\n" +
 	"\vlog_request\x18\x04 \x01(\v2\x1d.berth.dispatch.v1.LogRequestH\x00R\n" +
-	"logRequestB\t\n" +
-	"\amessage\"\xed\x03\n" +
+	"logRequest\x12L\n" +
+	"\x0finspect_request\x18\x05 \x01(\v2!.berth.dispatch.v1.InspectRequestH\x00R\x0einspectRequestB\t\n" +
+	"\amessage\"\x86\x04\n" +
 	"\x05Hello\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12#\n" +
@@ -2032,7 +3314,8 @@ const file_dispatch_proto_rawDesc = "" +
 	"attributes\x12#\n" +
 	"\rlast_sequence\x18\n" +
 	" \x01(\x03R\flastSequence\x12,\n" +
-	"\x12reserved_tcp_ports\x18\v \x03(\tR\x10reservedTcpPorts\x1a=\n" +
+	"\x12reserved_tcp_ports\x18\v \x03(\tR\x10reservedTcpPorts\x12\x17\n" +
+	"\agpu_ids\x18\f \x03(\tR\x06gpuIds\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
@@ -2046,7 +3329,7 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x05tasks\x18\x03 \x03(\v2\x17.berth.dispatch.v1.TaskR\x05tasks\"(\n" +
 	"\n" +
 	"PayloadAck\x12\x1a\n" +
-	"\bsequence\x18\x01 \x01(\x03R\bsequence\"\x81\x05\n" +
+	"\bsequence\x18\x01 \x01(\x03R\bsequence\"\xdb\b\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x1f\n" +
 	"\vcluster_arn\x18\x02 \x01(\tR\n" +
@@ -2073,7 +3356,41 @@ const file_dispatch_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x124\n" +
 	"\x16container_instance_arn\x18\x10 \x01(\tR\x14containerInstanceArn\x12\x12\n" +
-	"\x04kill\x18\x11 \x01(\bR\x04kill\"\xd9\x01\n" +
+	"\x04kill\x18\x11 \x01(\bR\x04kill\x12\x19\n" +
+	"\bpid_mode\x18\x12 \x01(\tR\apidMode\x12\x19\n" +
+	"\bipc_mode\x18\x13 \x01(\tR\aipcMode\x122\n" +
+	"\x15ephemeral_storage_gib\x18\x14 \x01(\x03R\x13ephemeralStorageGib\x123\n" +
+	"\avolumes\x18\x15 \x03(\v2\x19.berth.dispatch.v1.VolumeR\avolumes\x12\x14\n" +
+	"\x05group\x18\x16 \x01(\tR\x05group\x12\x1d\n" +
+	"\n" +
+	"started_by\x18\x17 \x01(\tR\tstartedBy\x12+\n" +
+	"\x11availability_zone\x18\x18 \x01(\tR\x10availabilityZone\x12\x15\n" +
+	"\x06vpc_id\x18\x19 \x01(\tR\x05vpcId\x12\"\n" +
+	"\rtask_role_arn\x18\x1a \x01(\tR\vtaskRoleArn\x12,\n" +
+	"\x12execution_role_arn\x18\x1b \x01(\tR\x10executionRoleArn\x125\n" +
+	"\x04tags\x18\x1c \x03(\v2!.berth.dispatch.v1.Task.TagsEntryR\x04tags\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x04\n" +
+	"\x06Volume\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1b\n" +
+	"\thost_path\x18\x03 \x01(\tR\bhostPath\x12$\n" +
+	"\rautoprovision\x18\x04 \x01(\bR\rautoprovision\x12\x16\n" +
+	"\x06driver\x18\x05 \x01(\tR\x06driver\x12J\n" +
+	"\vdriver_opts\x18\x06 \x03(\v2).berth.dispatch.v1.Volume.DriverOptsEntryR\n" +
+	"driverOpts\x12=\n" +
+	"\x06labels\x18\a \x03(\v2%.berth.dispatch.v1.Volume.LabelsEntryR\x06labels\x12+\n" +
+	"\x12efs_file_system_id\x18\b \x01(\tR\x0fefsFileSystemId\x12,\n" +
+	"\x12efs_root_directory\x18\t \x01(\tR\x10efsRootDirectory\x12-\n" +
+	"\x13efs_access_point_id\x18\n" +
+	" \x01(\tR\x10efsAccessPointId\x1a=\n" +
+	"\x0fDriverOptsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd9\x01\n" +
 	"\x10NetworkInterface\x12#\n" +
 	"\rattachment_id\x18\x01 \x01(\tR\fattachmentId\x12\x15\n" +
 	"\x06eni_id\x18\x02 \x01(\tR\x05eniId\x12\x1f\n" +
@@ -2084,12 +3401,37 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x10private_dns_name\x18\x06 \x01(\tR\x0eprivateDnsName\"4\n" +
 	"\bKeyValue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x81\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x97\x02\n" +
 	"\vPortMapping\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\x05R\rcontainerPort\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\x05R\bhostPort\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xba\v\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x17\n" +
+	"\abind_ip\x18\x05 \x01(\tR\x06bindIp\x120\n" +
+	"\x14container_port_range\x18\x06 \x01(\tR\x12containerPortRange\x12&\n" +
+	"\x0fhost_port_range\x18\a \x01(\tR\rhostPortRange\x12!\n" +
+	"\fapp_protocol\x18\b \x01(\tR\vappProtocol\"H\n" +
+	"\n" +
+	"Dependency\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x1c\n" +
+	"\tcondition\x18\x02 \x01(\tR\tcondition\"\xc7\x01\n" +
+	"\vHealthCheck\x12\x18\n" +
+	"\acommand\x18\x01 \x03(\tR\acommand\x12)\n" +
+	"\x10interval_seconds\x18\x02 \x01(\x03R\x0fintervalSeconds\x12'\n" +
+	"\x0ftimeout_seconds\x18\x03 \x01(\x03R\x0etimeoutSeconds\x12\x18\n" +
+	"\aretries\x18\x04 \x01(\x03R\aretries\x120\n" +
+	"\x14start_period_seconds\x18\x05 \x01(\x03R\x12startPeriodSeconds\"\x8d\x01\n" +
+	"\rRestartPolicy\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12,\n" +
+	"\x12ignored_exit_codes\x18\x02 \x03(\x05R\x10ignoredExitCodes\x124\n" +
+	"\x16attempt_period_seconds\x18\x03 \x01(\x03R\x14attemptPeriodSeconds\"n\n" +
+	"\x06Device\x12\x1b\n" +
+	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
+	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
+	"\vpermissions\x18\x03 \x03(\tR\vpermissions\"H\n" +
+	"\vVolumesFrom\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x1b\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly\"\x8c\x12\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03arn\x18\x02 \x01(\tR\x03arn\x12\x14\n" +
@@ -2131,10 +3473,36 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x0fpseudo_terminal\x18\x1e \x01(\bR\x0epseudoTerminal\x12*\n" +
 	"\x11shared_memory_mib\x18\x1f \x01(\x03R\x0fsharedMemoryMib\x12.\n" +
 	"\x05tmpfs\x18  \x03(\v2\x18.berth.dispatch.v1.TmpfsR\x05tmpfs\x120\n" +
-	"\x06mounts\x18! \x03(\v2\x18.berth.dispatch.v1.MountR\x06mounts\x1a?\n" +
+	"\x06mounts\x18! \x03(\v2\x18.berth.dispatch.v1.MountR\x06mounts\x12<\n" +
+	"\n" +
+	"depends_on\x18\" \x03(\v2\x1d.berth.dispatch.v1.DependencyR\tdependsOn\x122\n" +
+	"\x15start_timeout_seconds\x18# \x01(\x03R\x13startTimeoutSeconds\x12A\n" +
+	"\fhealth_check\x18$ \x01(\v2\x1e.berth.dispatch.v1.HealthCheckR\vhealthCheck\x12G\n" +
+	"\x0erestart_policy\x18% \x01(\v2 .berth.dispatch.v1.RestartPolicyR\rrestartPolicy\x12\x14\n" +
+	"\x05links\x18& \x03(\tR\x05links\x12A\n" +
+	"\fvolumes_from\x18' \x03(\v2\x1e.berth.dispatch.v1.VolumesFromR\vvolumesFrom\x123\n" +
+	"\adevices\x18( \x03(\v2\x19.berth.dispatch.v1.DeviceR\adevices\x12%\n" +
+	"\fmax_swap_mib\x18) \x01(\x03H\x00R\n" +
+	"maxSwapMib\x88\x01\x01\x12#\n" +
+	"\n" +
+	"swappiness\x18* \x01(\x03H\x01R\n" +
+	"swappiness\x88\x01\x01\x126\n" +
+	"\x17docker_security_options\x18+ \x03(\tR\x15dockerSecurityOptions\x12+\n" +
+	"\x11environment_files\x18, \x03(\tR\x10environmentFiles\x12\x17\n" +
+	"\agpu_ids\x18- \x03(\tR\x06gpuIds\x12\x1d\n" +
+	"\n" +
+	"log_driver\x18. \x01(\tR\tlogDriver\x12M\n" +
+	"\vlog_options\x18/ \x03(\v2,.berth.dispatch.v1.Container.LogOptionsEntryR\n" +
+	"logOptions\x12-\n" +
+	"\x12disable_networking\x180 \x01(\bR\x11disableNetworking\x1a?\n" +
 	"\x11DockerLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
+	"\x0fLogOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
+	"\r_max_swap_mibB\r\n" +
+	"\v_swappiness\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
@@ -2142,11 +3510,12 @@ const file_dispatch_proto_rawDesc = "" +
 	"\x05Tmpfs\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n" +
 	"\bsize_mib\x18\x02 \x01(\x03R\asizeMib\x12\x18\n" +
-	"\aoptions\x18\x03 \x03(\tR\aoptions\"T\n" +
+	"\aoptions\x18\x03 \x03(\tR\aoptions\"l\n" +
 	"\x05Mount\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xd3\x04\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x16\n" +
+	"\x06volume\x18\x04 \x01(\tR\x06volume\"\xd3\x04\n" +
 	"\n" +
 	"TaskStatus\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x18\n" +
@@ -2166,7 +3535,7 @@ const file_dispatch_proto_rawDesc = "" +
 	"stopped_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstoppedAt\x12+\n" +
 	"\x11attachment_status\x18\v \x01(\tR\x10attachmentStatus\x12#\n" +
-	"\rattachment_id\x18\f \x01(\tR\fattachmentId\"\xa4\x03\n" +
+	"\rattachment_id\x18\f \x01(\tR\fattachmentId\"\x91\a\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -2182,7 +3551,59 @@ const file_dispatch_proto_rawDesc = "" +
 	"\vfinished_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"finishedAt\x12I\n" +
 	"\x10network_bindings\x18\n" +
-	" \x03(\v2\x1e.berth.dispatch.v1.PortMappingR\x0fnetworkBindings\";\n" +
+	" \x03(\v2\x1e.berth.dispatch.v1.PortMappingR\x0fnetworkBindings\x12#\n" +
+	"\rhealth_status\x18\v \x01(\tR\fhealthStatus\x12=\n" +
+	"\fhealth_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vhealthSince\x12(\n" +
+	"\x10health_exit_code\x18\r \x01(\x05R\x0ehealthExitCode\x12#\n" +
+	"\rhealth_output\x18\x0e \x01(\tR\fhealthOutput\x12#\n" +
+	"\rrestart_count\x18\x0f \x01(\x03R\frestartCount\x129\n" +
+	"\n" +
+	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12!\n" +
+	"\fprivate_ipv4\x18\x11 \x01(\tR\vprivateIpv4\x12\x1f\n" +
+	"\vmac_address\x18\x12 \x01(\tR\n" +
+	"macAddress\x12!\n" +
+	"\fgateway_ipv4\x18\x13 \x01(\tR\vgatewayIpv4\x12\x17\n" +
+	"\agpu_ids\x18\x14 \x03(\tR\x06gpuIds\x12\x19\n" +
+	"\bimage_id\x18\x15 \x01(\tR\aimageId\x12=\n" +
+	"\frestarted_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vrestartedAt\"J\n" +
+	"\x0eInspectRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x19\n" +
+	"\btask_arn\x18\x02 \x01(\tR\ataskArn\"\xb0\x01\n" +
+	"\fInspectReply\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05found\x18\x02 \x01(\bR\x05found\x125\n" +
+	"\x06status\x18\x03 \x01(\v2\x1d.berth.dispatch.v1.TaskStatusR\x06status\x124\n" +
+	"\awaiting\x18\x04 \x03(\v2\x1a.berth.dispatch.v1.WaitingR\awaiting\"\xbd\x01\n" +
+	"\aWaiting\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x126\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x12\n" +
+	"\x04then\x18\x05 \x01(\tR\x04then\"|\n" +
+	"\x16EnvironmentFileRequest\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x19\n" +
+	"\btask_arn\x18\x02 \x01(\tR\ataskArn\x12\x1c\n" +
+	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x12\x10\n" +
+	"\x03arn\x18\x04 \x01(\tR\x03arn\"2\n" +
+	"\x16EnvironmentFileContent\x12\x18\n" +
+	"\acontent\x18\x01 \x01(\fR\acontent\"\xa7\x01\n" +
+	"\x11ProtectionRequest\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x19\n" +
+	"\btask_arn\x18\x02 \x01(\tR\ataskArn\x12\x16\n" +
+	"\x06update\x18\x03 \x01(\bR\x06update\x12\x18\n" +
+	"\aenabled\x18\x04 \x01(\bR\aenabled\x12,\n" +
+	"\x12expires_in_minutes\x18\x05 \x01(\x03R\x10expiresInMinutes\"\xf8\x01\n" +
+	"\x0fProtectionReply\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12%\n" +
+	"\x0efailure_reason\x18\x03 \x01(\tR\rfailureReason\x12%\n" +
+	"\x0efailure_detail\x18\x04 \x01(\tR\rfailureDetail\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x05 \x01(\tR\terrorCode\x12#\n" +
+	"\rerror_message\x18\x06 \x01(\tR\ferrorMessage\";\n" +
 	"\rTaskStatusAck\x12\x10\n" +
 	"\x03arn\x18\x01 \x01(\tR\x03arn\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\"\xc2\x01\n" +
@@ -2206,10 +3627,13 @@ const file_dispatch_proto_rawDesc = "" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\fR\x04text\x12\x18\n" +
-	"\apartial\x18\x05 \x01(\bR\apartial2\xa3\x01\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial2\xe4\x02\n" +
 	"\bDispatch\x12P\n" +
 	"\aSession\x12\x1f.berth.dispatch.v1.AgentMessage\x1a .berth.dispatch.v1.ServerMessage(\x010\x01\x12E\n" +
-	"\x06Output\x12\x1b.berth.dispatch.v1.LogChunk\x1a\x1c.berth.dispatch.v1.OutputEnd(\x01B7Z5github.com/berthhq/berth/internal/dispatch/dispatchpbb\x06proto3"
+	"\x06Output\x12\x1b.berth.dispatch.v1.LogChunk\x1a\x1c.berth.dispatch.v1.OutputEnd(\x01\x12g\n" +
+	"\x0fEnvironmentFile\x12).berth.dispatch.v1.EnvironmentFileRequest\x1a).berth.dispatch.v1.EnvironmentFileContent\x12V\n" +
+	"\n" +
+	"Protection\x12$.berth.dispatch.v1.ProtectionRequest\x1a\".berth.dispatch.v1.ProtectionReplyB7Z5github.com/berthhq/berth/internal/dispatch/dispatchpbb\x06proto3"
 
 var (
 	file_dispatch_proto_rawDescOnce sync.Once
@@ -2223,77 +3647,118 @@ func file_dispatch_proto_rawDescGZIP() []byte {
 	return file_dispatch_proto_rawDescData
 }
 
-var file_dispatch_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_dispatch_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_dispatch_proto_goTypes = []any{
-	(*AgentMessage)(nil),          // 0: berth.dispatch.v1.AgentMessage
-	(*ServerMessage)(nil),         // 1: berth.dispatch.v1.ServerMessage
-	(*Hello)(nil),                 // 2: berth.dispatch.v1.Hello
-	(*Welcome)(nil),               // 3: berth.dispatch.v1.Welcome
-	(*Heartbeat)(nil),             // 4: berth.dispatch.v1.Heartbeat
-	(*Payload)(nil),               // 5: berth.dispatch.v1.Payload
-	(*PayloadAck)(nil),            // 6: berth.dispatch.v1.PayloadAck
-	(*Task)(nil),                  // 7: berth.dispatch.v1.Task
-	(*NetworkInterface)(nil),      // 8: berth.dispatch.v1.NetworkInterface
-	(*KeyValue)(nil),              // 9: berth.dispatch.v1.KeyValue
-	(*PortMapping)(nil),           // 10: berth.dispatch.v1.PortMapping
-	(*Container)(nil),             // 11: berth.dispatch.v1.Container
-	(*Ulimit)(nil),                // 12: berth.dispatch.v1.Ulimit
-	(*Tmpfs)(nil),                 // 13: berth.dispatch.v1.Tmpfs
-	(*Mount)(nil),                 // 14: berth.dispatch.v1.Mount
-	(*TaskStatus)(nil),            // 15: berth.dispatch.v1.TaskStatus
-	(*ContainerStatus)(nil),       // 16: berth.dispatch.v1.ContainerStatus
-	(*TaskStatusAck)(nil),         // 17: berth.dispatch.v1.TaskStatusAck
-	(*LogRequest)(nil),            // 18: berth.dispatch.v1.LogRequest
-	(*LogChunk)(nil),              // 19: berth.dispatch.v1.LogChunk
-	(*OutputEnd)(nil),             // 20: berth.dispatch.v1.OutputEnd
-	(*LogLine)(nil),               // 21: berth.dispatch.v1.LogLine
-	nil,                           // 22: berth.dispatch.v1.Hello.AttributesEntry
-	nil,                           // 23: berth.dispatch.v1.Container.DockerLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*AgentMessage)(nil),           // 0: berth.dispatch.v1.AgentMessage
+	(*ServerMessage)(nil),          // 1: berth.dispatch.v1.ServerMessage
+	(*Hello)(nil),                  // 2: berth.dispatch.v1.Hello
+	(*Welcome)(nil),                // 3: berth.dispatch.v1.Welcome
+	(*Heartbeat)(nil),              // 4: berth.dispatch.v1.Heartbeat
+	(*Payload)(nil),                // 5: berth.dispatch.v1.Payload
+	(*PayloadAck)(nil),             // 6: berth.dispatch.v1.PayloadAck
+	(*Task)(nil),                   // 7: berth.dispatch.v1.Task
+	(*Volume)(nil),                 // 8: berth.dispatch.v1.Volume
+	(*NetworkInterface)(nil),       // 9: berth.dispatch.v1.NetworkInterface
+	(*KeyValue)(nil),               // 10: berth.dispatch.v1.KeyValue
+	(*PortMapping)(nil),            // 11: berth.dispatch.v1.PortMapping
+	(*Dependency)(nil),             // 12: berth.dispatch.v1.Dependency
+	(*HealthCheck)(nil),            // 13: berth.dispatch.v1.HealthCheck
+	(*RestartPolicy)(nil),          // 14: berth.dispatch.v1.RestartPolicy
+	(*Device)(nil),                 // 15: berth.dispatch.v1.Device
+	(*VolumesFrom)(nil),            // 16: berth.dispatch.v1.VolumesFrom
+	(*Container)(nil),              // 17: berth.dispatch.v1.Container
+	(*Ulimit)(nil),                 // 18: berth.dispatch.v1.Ulimit
+	(*Tmpfs)(nil),                  // 19: berth.dispatch.v1.Tmpfs
+	(*Mount)(nil),                  // 20: berth.dispatch.v1.Mount
+	(*TaskStatus)(nil),             // 21: berth.dispatch.v1.TaskStatus
+	(*ContainerStatus)(nil),        // 22: berth.dispatch.v1.ContainerStatus
+	(*InspectRequest)(nil),         // 23: berth.dispatch.v1.InspectRequest
+	(*InspectReply)(nil),           // 24: berth.dispatch.v1.InspectReply
+	(*Waiting)(nil),                // 25: berth.dispatch.v1.Waiting
+	(*EnvironmentFileRequest)(nil), // 26: berth.dispatch.v1.EnvironmentFileRequest
+	(*EnvironmentFileContent)(nil), // 27: berth.dispatch.v1.EnvironmentFileContent
+	(*ProtectionRequest)(nil),      // 28: berth.dispatch.v1.ProtectionRequest
+	(*ProtectionReply)(nil),        // 29: berth.dispatch.v1.ProtectionReply
+	(*TaskStatusAck)(nil),          // 30: berth.dispatch.v1.TaskStatusAck
+	(*LogRequest)(nil),             // 31: berth.dispatch.v1.LogRequest
+	(*LogChunk)(nil),               // 32: berth.dispatch.v1.LogChunk
+	(*OutputEnd)(nil),              // 33: berth.dispatch.v1.OutputEnd
+	(*LogLine)(nil),                // 34: berth.dispatch.v1.LogLine
+	nil,                            // 35: berth.dispatch.v1.Hello.AttributesEntry
+	nil,                            // 36: berth.dispatch.v1.Task.TagsEntry
+	nil,                            // 37: berth.dispatch.v1.Volume.DriverOptsEntry
+	nil,                            // 38: berth.dispatch.v1.Volume.LabelsEntry
+	nil,                            // 39: berth.dispatch.v1.Container.DockerLabelsEntry
+	nil,                            // 40: berth.dispatch.v1.Container.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 41: google.protobuf.Timestamp
 }
 var file_dispatch_proto_depIdxs = []int32{
 	2,  // 0: berth.dispatch.v1.AgentMessage.hello:type_name -> berth.dispatch.v1.Hello
 	4,  // 1: berth.dispatch.v1.AgentMessage.heartbeat:type_name -> berth.dispatch.v1.Heartbeat
-	15, // 2: berth.dispatch.v1.AgentMessage.task_status:type_name -> berth.dispatch.v1.TaskStatus
+	21, // 2: berth.dispatch.v1.AgentMessage.task_status:type_name -> berth.dispatch.v1.TaskStatus
 	6,  // 3: berth.dispatch.v1.AgentMessage.payload_ack:type_name -> berth.dispatch.v1.PayloadAck
-	3,  // 4: berth.dispatch.v1.ServerMessage.welcome:type_name -> berth.dispatch.v1.Welcome
-	5,  // 5: berth.dispatch.v1.ServerMessage.payload:type_name -> berth.dispatch.v1.Payload
-	17, // 6: berth.dispatch.v1.ServerMessage.task_status_ack:type_name -> berth.dispatch.v1.TaskStatusAck
-	18, // 7: berth.dispatch.v1.ServerMessage.log_request:type_name -> berth.dispatch.v1.LogRequest
-	22, // 8: berth.dispatch.v1.Hello.attributes:type_name -> berth.dispatch.v1.Hello.AttributesEntry
-	7,  // 9: berth.dispatch.v1.Payload.tasks:type_name -> berth.dispatch.v1.Task
-	11, // 10: berth.dispatch.v1.Task.containers:type_name -> berth.dispatch.v1.Container
-	8,  // 11: berth.dispatch.v1.Task.network_interface:type_name -> berth.dispatch.v1.NetworkInterface
-	24, // 12: berth.dispatch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	9,  // 13: berth.dispatch.v1.Container.environment:type_name -> berth.dispatch.v1.KeyValue
-	10, // 14: berth.dispatch.v1.Container.port_mappings:type_name -> berth.dispatch.v1.PortMapping
-	23, // 15: berth.dispatch.v1.Container.docker_labels:type_name -> berth.dispatch.v1.Container.DockerLabelsEntry
-	9,  // 16: berth.dispatch.v1.Container.extra_hosts:type_name -> berth.dispatch.v1.KeyValue
-	12, // 17: berth.dispatch.v1.Container.ulimits:type_name -> berth.dispatch.v1.Ulimit
-	9,  // 18: berth.dispatch.v1.Container.system_controls:type_name -> berth.dispatch.v1.KeyValue
-	13, // 19: berth.dispatch.v1.Container.tmpfs:type_name -> berth.dispatch.v1.Tmpfs
-	14, // 20: berth.dispatch.v1.Container.mounts:type_name -> berth.dispatch.v1.Mount
-	16, // 21: berth.dispatch.v1.TaskStatus.containers:type_name -> berth.dispatch.v1.ContainerStatus
-	24, // 22: berth.dispatch.v1.TaskStatus.pull_started_at:type_name -> google.protobuf.Timestamp
-	24, // 23: berth.dispatch.v1.TaskStatus.pull_stopped_at:type_name -> google.protobuf.Timestamp
-	24, // 24: berth.dispatch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	24, // 25: berth.dispatch.v1.TaskStatus.execution_stopped_at:type_name -> google.protobuf.Timestamp
-	24, // 26: berth.dispatch.v1.TaskStatus.stopped_at:type_name -> google.protobuf.Timestamp
-	24, // 27: berth.dispatch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	24, // 28: berth.dispatch.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
-	10, // 29: berth.dispatch.v1.ContainerStatus.network_bindings:type_name -> berth.dispatch.v1.PortMapping
-	24, // 30: berth.dispatch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
-	21, // 31: berth.dispatch.v1.LogChunk.lines:type_name -> berth.dispatch.v1.LogLine
-	24, // 32: berth.dispatch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 33: berth.dispatch.v1.Dispatch.Session:input_type -> berth.dispatch.v1.AgentMessage
-	19, // 34: berth.dispatch.v1.Dispatch.Output:input_type -> berth.dispatch.v1.LogChunk
-	1,  // 35: berth.dispatch.v1.Dispatch.Session:output_type -> berth.dispatch.v1.ServerMessage
-	20, // 36: berth.dispatch.v1.Dispatch.Output:output_type -> berth.dispatch.v1.OutputEnd
-	35, // [35:37] is the sub-list for method output_type
-	33, // [33:35] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	24, // 4: berth.dispatch.v1.AgentMessage.inspect_reply:type_name -> berth.dispatch.v1.InspectReply
+	3,  // 5: berth.dispatch.v1.ServerMessage.welcome:type_name -> berth.dispatch.v1.Welcome
+	5,  // 6: berth.dispatch.v1.ServerMessage.payload:type_name -> berth.dispatch.v1.Payload
+	30, // 7: berth.dispatch.v1.ServerMessage.task_status_ack:type_name -> berth.dispatch.v1.TaskStatusAck
+	31, // 8: berth.dispatch.v1.ServerMessage.log_request:type_name -> berth.dispatch.v1.LogRequest
+	23, // 9: berth.dispatch.v1.ServerMessage.inspect_request:type_name -> berth.dispatch.v1.InspectRequest
+	35, // 10: berth.dispatch.v1.Hello.attributes:type_name -> berth.dispatch.v1.Hello.AttributesEntry
+	7,  // 11: berth.dispatch.v1.Payload.tasks:type_name -> berth.dispatch.v1.Task
+	17, // 12: berth.dispatch.v1.Task.containers:type_name -> berth.dispatch.v1.Container
+	9,  // 13: berth.dispatch.v1.Task.network_interface:type_name -> berth.dispatch.v1.NetworkInterface
+	41, // 14: berth.dispatch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	8,  // 15: berth.dispatch.v1.Task.volumes:type_name -> berth.dispatch.v1.Volume
+	36, // 16: berth.dispatch.v1.Task.tags:type_name -> berth.dispatch.v1.Task.TagsEntry
+	37, // 17: berth.dispatch.v1.Volume.driver_opts:type_name -> berth.dispatch.v1.Volume.DriverOptsEntry
+	38, // 18: berth.dispatch.v1.Volume.labels:type_name -> berth.dispatch.v1.Volume.LabelsEntry
+	10, // 19: berth.dispatch.v1.Container.environment:type_name -> berth.dispatch.v1.KeyValue
+	11, // 20: berth.dispatch.v1.Container.port_mappings:type_name -> berth.dispatch.v1.PortMapping
+	39, // 21: berth.dispatch.v1.Container.docker_labels:type_name -> berth.dispatch.v1.Container.DockerLabelsEntry
+	10, // 22: berth.dispatch.v1.Container.extra_hosts:type_name -> berth.dispatch.v1.KeyValue
+	18, // 23: berth.dispatch.v1.Container.ulimits:type_name -> berth.dispatch.v1.Ulimit
+	10, // 24: berth.dispatch.v1.Container.system_controls:type_name -> berth.dispatch.v1.KeyValue
+	19, // 25: berth.dispatch.v1.Container.tmpfs:type_name -> berth.dispatch.v1.Tmpfs
+	20, // 26: berth.dispatch.v1.Container.mounts:type_name -> berth.dispatch.v1.Mount
+	12, // 27: berth.dispatch.v1.Container.depends_on:type_name -> berth.dispatch.v1.Dependency
+	13, // 28: berth.dispatch.v1.Container.health_check:type_name -> berth.dispatch.v1.HealthCheck
+	14, // 29: berth.dispatch.v1.Container.restart_policy:type_name -> berth.dispatch.v1.RestartPolicy
+	16, // 30: berth.dispatch.v1.Container.volumes_from:type_name -> berth.dispatch.v1.VolumesFrom
+	15, // 31: berth.dispatch.v1.Container.devices:type_name -> berth.dispatch.v1.Device
+	40, // 32: berth.dispatch.v1.Container.log_options:type_name -> berth.dispatch.v1.Container.LogOptionsEntry
+	22, // 33: berth.dispatch.v1.TaskStatus.containers:type_name -> berth.dispatch.v1.ContainerStatus
+	41, // 34: berth.dispatch.v1.TaskStatus.pull_started_at:type_name -> google.protobuf.Timestamp
+	41, // 35: berth.dispatch.v1.TaskStatus.pull_stopped_at:type_name -> google.protobuf.Timestamp
+	41, // 36: berth.dispatch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	41, // 37: berth.dispatch.v1.TaskStatus.execution_stopped_at:type_name -> google.protobuf.Timestamp
+	41, // 38: berth.dispatch.v1.TaskStatus.stopped_at:type_name -> google.protobuf.Timestamp
+	41, // 39: berth.dispatch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	41, // 40: berth.dispatch.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
+	11, // 41: berth.dispatch.v1.ContainerStatus.network_bindings:type_name -> berth.dispatch.v1.PortMapping
+	41, // 42: berth.dispatch.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	41, // 43: berth.dispatch.v1.ContainerStatus.created_at:type_name -> google.protobuf.Timestamp
+	41, // 44: berth.dispatch.v1.ContainerStatus.restarted_at:type_name -> google.protobuf.Timestamp
+	21, // 45: berth.dispatch.v1.InspectReply.status:type_name -> berth.dispatch.v1.TaskStatus
+	25, // 46: berth.dispatch.v1.InspectReply.waiting:type_name -> berth.dispatch.v1.Waiting
+	41, // 47: berth.dispatch.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	41, // 48: berth.dispatch.v1.Waiting.deadline:type_name -> google.protobuf.Timestamp
+	41, // 49: berth.dispatch.v1.ProtectionReply.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 50: berth.dispatch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	34, // 51: berth.dispatch.v1.LogChunk.lines:type_name -> berth.dispatch.v1.LogLine
+	41, // 52: berth.dispatch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	0,  // 53: berth.dispatch.v1.Dispatch.Session:input_type -> berth.dispatch.v1.AgentMessage
+	32, // 54: berth.dispatch.v1.Dispatch.Output:input_type -> berth.dispatch.v1.LogChunk
+	26, // 55: berth.dispatch.v1.Dispatch.EnvironmentFile:input_type -> berth.dispatch.v1.EnvironmentFileRequest
+	28, // 56: berth.dispatch.v1.Dispatch.Protection:input_type -> berth.dispatch.v1.ProtectionRequest
+	1,  // 57: berth.dispatch.v1.Dispatch.Session:output_type -> berth.dispatch.v1.ServerMessage
+	33, // 58: berth.dispatch.v1.Dispatch.Output:output_type -> berth.dispatch.v1.OutputEnd
+	27, // 59: berth.dispatch.v1.Dispatch.EnvironmentFile:output_type -> berth.dispatch.v1.EnvironmentFileContent
+	29, // 60: berth.dispatch.v1.Dispatch.Protection:output_type -> berth.dispatch.v1.ProtectionReply
+	57, // [57:61] is the sub-list for method output_type
+	53, // [53:57] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_dispatch_proto_init() }
@@ -2306,20 +3771,23 @@ func file_dispatch_proto_init() {
 		(*AgentMessage_Heartbeat)(nil),
 		(*AgentMessage_TaskStatus)(nil),
 		(*AgentMessage_PayloadAck)(nil),
+		(*AgentMessage_InspectReply)(nil),
 	}
 	file_dispatch_proto_msgTypes[1].OneofWrappers = []any{
 		(*ServerMessage_Welcome)(nil),
 		(*ServerMessage_Payload)(nil),
 		(*ServerMessage_TaskStatusAck)(nil),
 		(*ServerMessage_LogRequest)(nil),
+		(*ServerMessage_InspectRequest)(nil),
 	}
+	file_dispatch_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dispatch_proto_rawDesc), len(file_dispatch_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

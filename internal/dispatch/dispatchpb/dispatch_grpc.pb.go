@@ -26,8 +26,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Dispatch_Session_FullMethodName = "/berth.dispatch.v1.Dispatch/Session"
-	Dispatch_Output_FullMethodName  = "/berth.dispatch.v1.Dispatch/Output"
+	Dispatch_Session_FullMethodName         = "/berth.dispatch.v1.Dispatch/Session"
+	Dispatch_Output_FullMethodName          = "/berth.dispatch.v1.Dispatch/Output"
+	Dispatch_EnvironmentFile_FullMethodName = "/berth.dispatch.v1.Dispatch/EnvironmentFile"
+	Dispatch_Protection_FullMethodName      = "/berth.dispatch.v1.Dispatch/Protection"
 )
 
 // DispatchClient is the client API for Dispatch service.
@@ -40,6 +42,13 @@ type DispatchClient interface {
 	// Output answers one LogRequest. The agent opens it beside the session, so that a slow reader holds
 	// up its own stream alone; the server ends it early when the reader has left (status CANCELLED).
 	Output(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, OutputEnd], error)
+	// EnvironmentFile fetches an object that a container of one of the host's tasks names in its
+	// environmentFiles, with the rights of the task's execution role. Status NOT_FOUND,
+	// PERMISSION_DENIED and RESOURCE_EXHAUSTED (too big) are final.
+	EnvironmentFile(ctx context.Context, in *EnvironmentFileRequest, opts ...grpc.CallOption) (*EnvironmentFileContent, error)
+	// Protection reads, or changes, the protection of one of the host's tasks from scale-in, for the
+	// task's own containers.
+	Protection(ctx context.Context, in *ProtectionRequest, opts ...grpc.CallOption) (*ProtectionReply, error)
 }
 
 type dispatchClient struct {
@@ -76,6 +85,26 @@ func (c *dispatchClient) Output(ctx context.Context, opts ...grpc.CallOption) (g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatch_OutputClient = grpc.ClientStreamingClient[LogChunk, OutputEnd]
 
+func (c *dispatchClient) EnvironmentFile(ctx context.Context, in *EnvironmentFileRequest, opts ...grpc.CallOption) (*EnvironmentFileContent, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnvironmentFileContent)
+	err := c.cc.Invoke(ctx, Dispatch_EnvironmentFile_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dispatchClient) Protection(ctx context.Context, in *ProtectionRequest, opts ...grpc.CallOption) (*ProtectionReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProtectionReply)
+	err := c.cc.Invoke(ctx, Dispatch_Protection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DispatchServer is the server API for Dispatch service.
 // All implementations must embed UnimplementedDispatchServer
 // for forward compatibility.
@@ -86,6 +115,13 @@ type DispatchServer interface {
 	// Output answers one LogRequest. The agent opens it beside the session, so that a slow reader holds
 	// up its own stream alone; the server ends it early when the reader has left (status CANCELLED).
 	Output(grpc.ClientStreamingServer[LogChunk, OutputEnd]) error
+	// EnvironmentFile fetches an object that a container of one of the host's tasks names in its
+	// environmentFiles, with the rights of the task's execution role. Status NOT_FOUND,
+	// PERMISSION_DENIED and RESOURCE_EXHAUSTED (too big) are final.
+	EnvironmentFile(context.Context, *EnvironmentFileRequest) (*EnvironmentFileContent, error)
+	// Protection reads, or changes, the protection of one of the host's tasks from scale-in, for the
+	// task's own containers.
+	Protection(context.Context, *ProtectionRequest) (*ProtectionReply, error)
 	mustEmbedUnimplementedDispatchServer()
 }
 
@@ -101,6 +137,12 @@ func (UnimplementedDispatchServer) Session(grpc.BidiStreamingServer[AgentMessage
 }
 func (UnimplementedDispatchServer) Output(grpc.ClientStreamingServer[LogChunk, OutputEnd]) error {
 	return status.Error(codes.Unimplemented, "method Output not implemented")
+}
+func (UnimplementedDispatchServer) EnvironmentFile(context.Context, *EnvironmentFileRequest) (*EnvironmentFileContent, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnvironmentFile not implemented")
+}
+func (UnimplementedDispatchServer) Protection(context.Context, *ProtectionRequest) (*ProtectionReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Protection not implemented")
 }
 func (UnimplementedDispatchServer) mustEmbedUnimplementedDispatchServer() {}
 func (UnimplementedDispatchServer) testEmbeddedByValue()                  {}
@@ -137,13 +179,58 @@ func _Dispatch_Output_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Dispatch_OutputServer = grpc.ClientStreamingServer[LogChunk, OutputEnd]
 
+func _Dispatch_EnvironmentFile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnvironmentFileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DispatchServer).EnvironmentFile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dispatch_EnvironmentFile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DispatchServer).EnvironmentFile(ctx, req.(*EnvironmentFileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Dispatch_Protection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProtectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DispatchServer).Protection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dispatch_Protection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DispatchServer).Protection(ctx, req.(*ProtectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Dispatch_ServiceDesc is the grpc.ServiceDesc for Dispatch service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Dispatch_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "berth.dispatch.v1.Dispatch",
 	HandlerType: (*DispatchServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "EnvironmentFile",
+			Handler:    _Dispatch_EnvironmentFile_Handler,
+		},
+		{
+			MethodName: "Protection",
+			Handler:    _Dispatch_Protection_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Session",

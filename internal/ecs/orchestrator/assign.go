@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/berthhq/berth/api"
-	"github.com/berthhq/berth/api/ecs"
 	"github.com/berthhq/berth/internal/dispatch"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
@@ -231,82 +230,37 @@ func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
 			PrivateDnsName: state.PrivateDNSName(pl.Value.PrivateIPv4, key.Region),
 		}
 	}
+	t.PidMode, t.IpcMode = string(effective.PidMode), string(effective.IpcMode)
+	t.Group, t.StartedBy = spec.Group, spec.StartedBy
+	t.AvailabilityZone = pl.Value.AvailabilityZone
+	t.TaskRoleArn, t.ExecutionRoleArn = api.Value(effective.TaskRoleArn), api.Value(effective.ExecutionRoleArn)
+	if effective.EphemeralStorage != nil {
+		t.EphemeralStorageGib = int64(api.Value(effective.EphemeralStorage.SizeInGiB))
+	}
+	if tags, ok := state.Tags.Get(snap, store.K(key.Scope, spec.ARN)); ok {
+		t.Tags = make(map[string]string, len(tags.Value.Tags))
+		for _, tag := range tags.Value.Tags {
+			t.Tags[api.Value(tag.Key)] = api.Value(tag.Value)
+		}
+	}
+	for _, v := range effective.Volumes {
+		t.Volumes = append(t.Volumes, volume(&v))
+	}
+	gpus := pl.Value.GPUIDs
 	cluster, _ := state.SplitTaskKey(key)
 	for i, def := range effective.ContainerDefinitions {
 		c := container(&def)
-		c.Mounts = mounts(effective.Volumes, def.MountPoints)
+		for _, m := range c.Mounts {
+			for _, v := range t.Volumes {
+				if v.Name == m.Volume {
+					m.Source = v.HostPath // for agents that know no other volumes
+				}
+			}
+		}
 		c.Arn = state.ARN(key.Scope, "container", cluster, spec.ID, spec.Containers[i].ID)
+		n := min(taskdef.GPUs(&def), len(gpus))
+		c.GpuIds, gpus = gpus[:n], gpus[n:]
 		t.Containers = append(t.Containers, c)
 	}
 	return t, nil
-}
-
-// mounts finds the host directories behind a container's mount points.
-func mounts(volumes []ecs.Volume, points []ecs.MountPoint) []*dispatchpb.Mount {
-	var out []*dispatchpb.Mount
-	for _, p := range points {
-		for _, v := range volumes {
-			if api.Value(v.Name) == api.Value(p.SourceVolume) && v.Host != nil {
-				out = append(out, &dispatchpb.Mount{
-					Source: api.Value(v.Host.SourcePath), Target: api.Value(p.ContainerPath), ReadOnly: api.Value(p.ReadOnly),
-				})
-			}
-		}
-	}
-	return out
-}
-
-// container translates one container definition.
-func container(d *ecs.ContainerDefinition) *dispatchpb.Container {
-	c := &dispatchpb.Container{
-		Name:                   api.Value(d.Name),
-		Image:                  api.Value(d.Image),
-		Essential:              d.Essential == nil || *d.Essential,
-		CpuUnits:               int64(api.Value(d.Cpu)),
-		MemoryMib:              int64(api.Value(d.Memory)),
-		MemoryReservationMib:   int64(api.Value(d.MemoryReservation)),
-		EntryPoint:             d.EntryPoint,
-		HasEntryPoint:          d.EntryPoint != nil,
-		Command:                d.Command,
-		HasCommand:             d.Command != nil,
-		User:                   api.Value(d.User),
-		WorkingDirectory:       api.Value(d.WorkingDirectory),
-		ReadonlyRootFilesystem: api.Value(d.ReadonlyRootFilesystem),
-		Privileged:             api.Value(d.Privileged),
-		StopTimeoutSeconds:     int64(api.Value(d.StopTimeout)),
-		Hostname:               api.Value(d.Hostname),
-		DockerLabels:           d.DockerLabels,
-		DnsServers:             d.DnsServers,
-		DnsSearchDomains:       d.DnsSearchDomains,
-		Interactive:            api.Value(d.Interactive),
-		PseudoTerminal:         api.Value(d.PseudoTerminal),
-	}
-	for _, e := range d.Environment {
-		c.Environment = append(c.Environment, &dispatchpb.KeyValue{Name: api.Value(e.Name), Value: api.Value(e.Value)})
-	}
-	for _, m := range d.PortMappings {
-		c.PortMappings = append(c.PortMappings, &dispatchpb.PortMapping{
-			ContainerPort: api.Value(m.ContainerPort), HostPort: api.Value(m.HostPort), Protocol: string(m.Protocol), Name: api.Value(m.Name),
-		})
-	}
-	for _, h := range d.ExtraHosts {
-		c.ExtraHosts = append(c.ExtraHosts, &dispatchpb.KeyValue{Name: api.Value(h.Hostname), Value: api.Value(h.IpAddress)})
-	}
-	for _, u := range d.Ulimits {
-		c.Ulimits = append(c.Ulimits, &dispatchpb.Ulimit{Name: string(u.Name), Soft: int64(api.Value(u.SoftLimit)), Hard: int64(api.Value(u.HardLimit))})
-	}
-	for _, s := range d.SystemControls {
-		c.SystemControls = append(c.SystemControls, &dispatchpb.KeyValue{Name: api.Value(s.Namespace), Value: api.Value(s.Value)})
-	}
-	if lp := d.LinuxParameters; lp != nil {
-		c.InitProcess = api.Value(lp.InitProcessEnabled)
-		c.SharedMemoryMib = int64(api.Value(lp.SharedMemorySize))
-		if lp.Capabilities != nil {
-			c.CapabilitiesAdd, c.CapabilitiesDrop = lp.Capabilities.Add, lp.Capabilities.Drop
-		}
-		for _, t := range lp.Tmpfs {
-			c.Tmpfs = append(c.Tmpfs, &dispatchpb.Tmpfs{Path: api.Value(t.ContainerPath), SizeMib: int64(api.Value(t.Size)), Options: t.MountOptions})
-		}
-	}
-	return c
 }

@@ -84,6 +84,7 @@ type Spec struct {
 	CPUUnits  int64  `json:"cpuUnits"`
 	MemoryMiB int64  `json:"memoryMiB"`
 	Ports     []Port `json:"ports,omitempty"`
+	GPUs      int    `json:"gpus,omitempty"`
 	// Containers in the definition's order, each with the ID in its ARN.
 	Containers []SpecContainer `json:"containers"`
 	// Interface is set for awsvpc and bridge.
@@ -130,6 +131,8 @@ type Placement struct {
 	ContainerInstanceARN string `json:"containerInstanceArn,omitempty"` // empty for FARGATE
 	AvailabilityZone     string `json:"availabilityZone"`
 	PrivateIPv4          string `json:"privateIpv4,omitempty"`
+	// GPUIDs are the GPUs the task has to itself, for its containers in their order.
+	GPUIDs []string `json:"gpuIds,omitempty"`
 }
 
 // Token remembers what a clientToken stood for, so that a repeated call answers the same tasks.
