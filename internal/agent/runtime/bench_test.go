@@ -47,3 +47,32 @@ func BenchmarkLaunch(b *testing.B) {
 	b.ReportMetric(ms(start), "start-ms")
 	b.ReportMetric(ms(remove), "remove-ms")
 }
+
+// BenchmarkExec measures a health check's share: a process that ends at once.
+func BenchmarkExec(b *testing.B) {
+	h := newHost(b)
+	h.config.Shim = builtShim(b)
+	r := h.openForTest()
+	run(b, r, testContainer(importBusybox(b, r), "c1", "exec sleep 1000"))
+	for b.Loop() {
+		if code, _, err := r.Exec(b.Context(), "c1", []string{"true"}); err != nil || code != 0 {
+			b.Fatalf("%d, %v", code, err)
+		}
+	}
+}
+
+// BenchmarkRestart measures a container that ends at once and is restarted.
+func BenchmarkRestart(b *testing.B) {
+	h := newHost(b)
+	h.config.Shim = builtShim(b)
+	r := h.openForTest()
+	run(b, r, testContainer(importBusybox(b, r), "c1", "true"))
+	for b.Loop() {
+		b.StopTimer()
+		waitPhase(b, r, "c1", agent.PhaseStopped)
+		b.StartTimer()
+		if _, err := r.Restart(b.Context(), "c1"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,6 +41,7 @@ const (
 	labelDigest     = "berth/image-digest"
 	labelGeneration = "berth/generation" // of the run directory it was created in
 	labelExit       = "berth/exit"       // code and time, when its shim was lost
+	labelStreams    = "berth/streams"    // where its standard streams go, for a restart
 	labelRoot       = "containerd.io/gc.root"
 )
 
@@ -90,7 +92,7 @@ func (r *Runtime) Create(ctx context.Context, c agent.ContainerSpec) (err error)
 	if err != nil {
 		return fmt.Errorf("record the container: %w", err)
 	}
-	return r.createTask(ctx, c, mounts)
+	return r.createTask(ctx, record, mounts)
 }
 
 // exists tells whether the container is there in any state. What an interrupted Create left of it is
@@ -157,6 +159,10 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 	if err != nil {
 		return containerRecord{}, fmt.Errorf("encode the container's OCI spec: %w", err)
 	}
+	streams, err := json.Marshal(streamsOf(c))
+	if err != nil {
+		return containerRecord{}, fmt.Errorf("encode where the container's streams go: %w", err)
+	}
 	runcOptions, err := typeurl.MarshalAny(&options.Options{
 		BinaryName: r.programs.runc,
 		Root:       filepath.Join(r.config.RunDir, "runc"),
@@ -175,6 +181,7 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 			labelTask:       c.TaskID,
 			labelDigest:     c.Image.Digest,
 			labelGeneration: r.generation,
+			labelStreams:    string(streams),
 		},
 	}, nil
 }
@@ -223,21 +230,36 @@ func makeBindSources(c agent.ContainerSpec) error {
 // createWait bounds a creation: a machine may be slow, but a shim that hangs must not hang the task.
 const createWait = 2 * time.Minute
 
+// streams is where a container's standard streams go. It is kept with the record, because a restart
+// needs it again.
+type streams struct {
+	Stdout   string `json:"stdout,omitempty"`
+	Stderr   string `json:"stderr,omitempty"`
+	Stdin    bool   `json:"stdin,omitempty"` // one that stays open and silent
+	Terminal bool   `json:"terminal,omitempty"`
+}
+
+func streamsOf(c agent.ContainerSpec) streams {
+	s := streams{Stdout: c.Stdout, Stderr: c.Stderr, Stdin: c.Container.Interactive, Terminal: c.Container.PseudoTerminal}
+	if s.Terminal {
+		s.Stderr = ""
+	}
+	return s
+}
+
 // createTask has the task's shim, started if it is the task's first container, create the process.
-func (r *Runtime) createTask(ctx context.Context, c agent.ContainerSpec, mounts []mount.Mount) error {
+func (r *Runtime) createTask(ctx context.Context, record containerRecord, mounts []mount.Mount) error {
+	var s streams
+	if err := json.Unmarshal([]byte(record.Labels[labelStreams]), &s); err != nil {
+		return fmt.Errorf("read where the container's streams go: %w", err)
+	}
 	request := &tasks.CreateTaskRequest{
-		ContainerID: c.ID,
-		Stdout:      c.Stdout,
-		Stderr:      c.Stderr,
-		Terminal:    c.Container.PseudoTerminal,
+		ContainerID: record.ID, Stdout: s.Stdout, Stderr: s.Stderr, Terminal: s.Terminal,
 	}
-	if c.Container.PseudoTerminal {
-		request.Stderr = ""
-	}
-	if c.Container.Interactive {
+	if s.Stdin {
 		// A standard input that stays open and silent, as docker run -i gives to an absent client: the
 		// shim waits for a writer that never comes.
-		request.Stdin = r.stdinPath(c.ID)
+		request.Stdin = r.stdinPath(record.ID)
 		if err := os.MkdirAll(filepath.Dir(request.Stdin), 0o700); err != nil {
 			return fmt.Errorf("make the standard input: %w", err)
 		}
@@ -269,14 +291,14 @@ func (r *Runtime) createTask(ctx context.Context, c agent.ContainerSpec, mounts 
 	}
 	ctx, cancel := context.WithTimeout(ctx, createWait)
 	defer cancel()
-	defer r.shims.share(c.TaskID)()
+	defer r.shims.share(record.Labels[labelTask])()
 	failpoint.Hit("runtime/create/before")
 	_, err := r.engine.tasks.Create(ctx, request)
 	failpoint.Hit("runtime/create/after")
 	if err != nil {
 		return fmt.Errorf("failed to create task for container: %w", errgrpc.ToNative(err))
 	}
-	r.noteCreated(c.ID)
+	r.noteCreated(record.ID)
 	return nil
 }
 
@@ -285,7 +307,13 @@ func (r *Runtime) stdinPath(id string) string { return filepath.Join(r.config.Ru
 // Start runs a created container's process. One that was started before is no error.
 func (r *Runtime) Start(ctx context.Context, id string) (time.Time, error) {
 	defer r.keys.lock(id)()
-	ctx = r.call(ctx)
+	return r.start(r.call(ctx), id)
+}
+
+func (r *Runtime) start(ctx context.Context, id string) (time.Time, error) {
+	if err := r.forgetExit(ctx, id); err != nil {
+		return time.Time{}, err
+	}
 	// Before the call, so that no exit is earlier than its start.
 	at := time.Now()
 	failpoint.Hit("runtime/start/before")
@@ -368,6 +396,9 @@ func (r *Runtime) discard(ctx context.Context, id, task string) error {
 	if err := os.Remove(r.stdinPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the container's standard input: %w", err)
 	}
+	if err := os.RemoveAll(r.execDir(id)); err != nil {
+		return fmt.Errorf("remove what execs left: %w", err)
+	}
 	if task != "" {
 		if err := r.cgroups.remove(ctx, r.cgroupPath(task, id)); err != nil {
 			return err
@@ -386,6 +417,7 @@ func (r *Runtime) discard(ctx context.Context, id, task string) error {
 	delete(r.started, id)
 	delete(r.kills, id)
 	delete(r.created, id)
+	delete(r.usage, id)
 	r.mu.Unlock()
 	r.watcher.forget(id)
 	return nil

@@ -24,7 +24,8 @@ type exit struct {
 type watchers struct {
 	mu          sync.Mutex
 	subscribers map[chan agent.ContainerEvent]struct{}
-	exits       map[string]exit // of containers not yet deleted
+	exits       map[string]exit      // of containers not yet deleted
+	since       map[string]time.Time // an earlier exit of the container is from before its restart
 	noted       chan struct{}   // closed at the next exit; nil when nobody waits
 	cancel      context.CancelFunc
 	done        chan struct{}
@@ -85,6 +86,9 @@ func (w *watchers) subscribe(ctx context.Context) <-chan agent.ContainerEvent {
 func (w *watchers) note(id string, e exit) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if e.at.Before(w.since[id]) {
+		return
+	}
 	if w.exits == nil {
 		w.exits = map[string]exit{}
 	}
@@ -122,6 +126,18 @@ func (w *watchers) forget(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.exits, id)
+	delete(w.since, id)
+}
+
+// renew forgets the container's exit, and refuses what may still come of it: events are late at times.
+func (w *watchers) renew(id string, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.exits, id)
+	if w.since == nil {
+		w.since = map[string]time.Time{}
+	}
+	w.since[id] = at
 }
 
 func (w *watchers) close() {

@@ -143,7 +143,7 @@ func (r *Runtime) recoverContainer(ctx context.Context, record containerRecord, 
 	}
 	if !state.lost {
 		r.noteCreated(record.ID)
-		return true, nil
+		return true, r.recoverExecs(ctx, record)
 	}
 	// No shim watches its processes any more, so they are nobody's.
 	if err := r.cgroups.kill(r.cgroupPath(record.Labels[labelTask], record.ID)); err != nil {

@@ -79,12 +79,18 @@ type Runtime struct {
 	started map[string]time.Time // when this process started a container
 	kills   map[string]int64     // the cgroup's OOM kills when we sent SIGKILL
 	created map[string]bool      // seen with a shim by this process
+	usage   map[string]usageFacts // of containers whose use was asked for
 	watcher watchers
+
+	life       context.Context // ends with Close
+	end        context.CancelFunc
+	background sync.WaitGroup // what goes on after a call, until Close at the latest
 }
 
 var (
-	_ agent.Runtime = (*Runtime)(nil)
-	_ agent.Images  = (*Runtime)(nil)
+	_ agent.Runtime   = (*Runtime)(nil)
+	_ agent.Processes = (*Runtime)(nil)
+	_ agent.Images    = (*Runtime)(nil)
 )
 
 // Open starts the embedded containerd, finds what an earlier one left, and removes what no container
@@ -102,7 +108,14 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 		started: map[string]time.Time{},
 		kills:   map[string]int64{},
 		created: map[string]bool{},
+		usage:   map[string]usageFacts{},
 	}
+	r.life, r.end = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			r.end()
+		}
+	}()
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -149,6 +162,8 @@ func (r *Runtime) call(ctx context.Context) context.Context {
 
 // Close ends the embedded containerd. Containers and their shims run on.
 func (r *Runtime) Close() error {
+	r.end()
+	r.background.Wait()
 	err := r.engine.close()
 	r.watcher.close()
 	return err
