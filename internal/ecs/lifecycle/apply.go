@@ -98,7 +98,7 @@ func Apply(r Record, rep Report, now time.Time) (Record, bool) {
 		setTime(&s.StoppedAt, rep.StoppedAt)
 		r.close(now)
 	}
-	r.countChange(old)
+	r.countChange(old, now)
 	return r, true
 }
 
@@ -122,7 +122,7 @@ func Abandon(r Record, cause Cause, now time.Time) (Record, bool) {
 	r.end(cause, now)
 	r.Status.LastStatus = Stopped
 	r.close(now)
-	r.countChange(old)
+	r.countChange(old, now)
 	return r, true
 }
 
@@ -190,11 +190,13 @@ func (r *Record) close(now time.Time) {
 	}
 }
 
-// countChange counts a change of anything but which report it came from.
-func (r *Record) countChange(old Status) {
+// countChange counts a change of anything but which report it came from, and takes down what it was.
+func (r *Record) countChange(old Status, now time.Time) {
 	old.Reported, old.Changes = r.Status.Reported, r.Status.Changes
 	if !reflect.DeepEqual(old, r.Status) {
 		r.Status.Changes++
+		r.Status.ChangedAt = now
+		r.Status.note(old, now)
 	}
 }
 

@@ -108,6 +108,8 @@ type Cause struct {
 	Reason string   `json:"reason"`
 	// Kill leaves the containers no time to stop.
 	Kill bool `json:"kill,omitempty"`
+	// By is the ARN of the principal that asked for the stop; empty: nobody did.
+	By string `json:"by,omitempty"`
 }
 
 // whole returns the cause with both parts present and within bounds.
@@ -184,6 +186,13 @@ type Status struct {
 	StoppingAt         time.Time `json:"stoppingAt,omitzero"` // when the end became known or was requested
 	ExecutionStoppedAt time.Time `json:"executionStoppedAt,omitzero"`
 	StoppedAt          time.Time `json:"stoppedAt,omitzero"`
+
+	// ChangedAt is when Changes last grew.
+	ChangedAt time.Time `json:"changedAt,omitzero"`
+	// Timeline is what happened to this half, at most 100 steps; TimelineDropped counts those left out
+	// in its middle.
+	Timeline        []Entry `json:"timeline,omitempty"`
+	TimelineDropped int     `json:"timelineDropped,omitempty"`
 }
 
 // Container is what is known of one container.
@@ -242,6 +251,17 @@ func (f Facts) containers(known []Container) []Container {
 // Version is the task's version as clients see it: 1, and one more with each change that makes an
 // event. Consumers of events use it to drop repetitions and to put them in order.
 func (r Record) Version() int64 { return 1 + r.Desired.Changes + r.Status.Changes }
+
+// UpdatedAt is when the version last grew.
+func (r Record) UpdatedAt() time.Time {
+	at := r.Facts.CreatedAt
+	for _, t := range []time.Time{r.Desired.At, r.Status.ChangedAt} {
+		if t.After(at) {
+			at = t
+		}
+	}
+	return at
+}
 
 // DesiredStatus is RUNNING until the task's end is known or wanted, then STOPPED.
 func (r Record) DesiredStatus() State {
