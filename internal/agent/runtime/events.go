@@ -26,7 +26,7 @@ type watchers struct {
 	subscribers map[chan agent.ContainerEvent]struct{}
 	exits       map[string]exit      // of containers not yet deleted
 	since       map[string]time.Time // an earlier exit of the container is from before its restart
-	noted       chan struct{}   // closed at the next exit; nil when nobody waits
+	noted       chan struct{}        // closed at the next exit; nil when nobody waits
 	cancel      context.CancelFunc
 	done        chan struct{}
 }

@@ -76,9 +76,9 @@ type Runtime struct {
 	shims      keyedLock // task IDs: taken alone by what may end a task's shim
 
 	mu      sync.Mutex
-	started map[string]time.Time // when this process started a container
-	kills   map[string]int64     // the cgroup's OOM kills when we sent SIGKILL
-	created map[string]bool      // seen with a shim by this process
+	started map[string]time.Time  // when this process started a container
+	kills   map[string]int64      // the cgroup's OOM kills when we sent SIGKILL
+	created map[string]bool       // seen with a shim by this process
 	usage   map[string]usageFacts // of containers whose use was asked for
 	watcher watchers
 
@@ -198,6 +198,10 @@ func readHostFacts() (hostFacts, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return hostFacts{}, fmt.Errorf("read the limit of open files: %w", err)
 	}
+	var system unix.Sysinfo_t
+	if err := unix.Sysinfo(&system); err != nil {
+		return hostFacts{}, fmt.Errorf("read the host's memory: %w", err)
+	}
 	// containerd's masks: they include the CPUs' thermal counters, a side channel.
 	s, err := oci.GenerateSpec(inNamespace(context.Background()), nil, &containerRecord{ID: "masks"})
 	if err != nil {
@@ -210,6 +214,7 @@ func readHostFacts() (hostFacts, error) {
 	return hostFacts{
 		capabilities: caps,
 		maxNoFile:    files.Max,
+		memory:       uint64(system.Totalram) * uint64(system.Unit),
 		devices:      devices,
 		maskedPaths:  s.Linux.MaskedPaths,
 		seccomp:      seccompProfile(),

@@ -51,7 +51,8 @@ type hostFacts struct {
 	maxNoFile    uint64              // highest limit of open files this process may give
 	devices      []specs.LinuxDevice // of the host, for privileged containers
 	maskedPaths  []string
-	unified      bool // cgroup version 2
+	unified      bool   // cgroup version 2
+	memory       uint64 // bytes of RAM
 	seccomp      func(*specs.Spec) *specs.LinuxSeccomp
 }
 
