@@ -34,8 +34,8 @@ func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput)
 	if err != nil {
 		return nil, err
 	}
-	if len(in.CapacityProviders) > 0 || len(in.DefaultCapacityProviderStrategy) > 0 {
-		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
+	if err := checkConfiguration(in.Configuration); err != nil {
+		return nil, err
 	}
 	key := store.K(sc, name)
 	var c ecs.Cluster
@@ -47,6 +47,9 @@ func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput)
 				ClusterArn: &arn, ClusterName: &name, Status: api.Ptr(active),
 				Settings: settings, Configuration: in.Configuration, ServiceConnectDefaults: serviceConnect(in.ServiceConnectDefaults),
 			}
+			if err := associate(tx, sc, row.Value, in.CapacityProviders, in.DefaultCapacityProviderStrategy); err != nil {
+				return err
+			}
 			state.Clusters.Put(tx, key, row.Value)
 			putTags(tx, sc, arn, in.Tags)
 		}
@@ -57,6 +60,27 @@ func (s *Service) CreateCluster(ctx context.Context, in *ecs.CreateClusterInput)
 		return nil, err
 	}
 	return &ecs.CreateClusterOutput{Cluster: &c}, nil
+}
+
+// checkConfiguration judges a cluster's configuration.
+func checkConfiguration(c *ecs.ClusterConfiguration) error {
+	if c == nil || c.ExecuteCommandConfiguration == nil {
+		return nil
+	}
+	e := c.ExecuteCommandConfiguration
+	switch e.Logging {
+	case "", ecs.ExecuteCommandLoggingNone, ecs.ExecuteCommandLoggingDefault:
+		if e.LogConfiguration != nil {
+			return invalid("You must set logging to 'OVERRIDE' when you supply a log configuration.")
+		}
+	case ecs.ExecuteCommandLoggingOverride:
+		if e.LogConfiguration == nil {
+			return invalid("You must supply a log configuration when you set logging to 'OVERRIDE'.")
+		}
+	default:
+		return invalid("Invalid logging: %s", e.Logging)
+	}
+	return nil
 }
 
 func serviceConnect(in *ecs.ClusterServiceConnectDefaultsRequest) *ecs.ClusterServiceConnectDefaults {
@@ -137,9 +161,14 @@ func describeCluster(v store.View, row store.Row[ecs.Cluster], include []ecs.Clu
 	c.RunningTasksCount = api.Ptr(running[ecs.LaunchTypeEc2] + running[ecs.LaunchTypeFargate])
 	c.PendingTasksCount = api.Ptr(pending[ecs.LaunchTypeEc2] + pending[ecs.LaunchTypeFargate])
 	c.ActiveServicesCount = api.Ptr(int32(0))
-	c.RegisteredContainerInstancesCount = api.Ptr(int32(state.ContainerInstances.Count(v, row.Scope, row.ID+"/")))
+	c.RegisteredContainerInstancesCount = api.Ptr(countInstances(v, row.Key))
 	c.Statistics, c.Tags = []ecs.KeyValuePair{}, []ecs.Tag{}
-	c.CapacityProviders, c.DefaultCapacityProviderStrategy = []string{}, []ecs.CapacityProviderStrategyItem{}
+	if c.CapacityProviders == nil {
+		c.CapacityProviders = []string{}
+	}
+	if c.DefaultCapacityProviderStrategy == nil {
+		c.DefaultCapacityProviderStrategy = []ecs.CapacityProviderStrategyItem{}
+	}
 	if slices.Contains(include, ecs.ClusterFieldStatistics) {
 		for _, st := range []struct {
 			name  string
@@ -162,7 +191,23 @@ func describeCluster(v store.View, row store.Row[ecs.Cluster], include []ecs.Clu
 	if !slices.Contains(include, ecs.ClusterFieldConfigurations) {
 		c.Configuration = nil
 	}
+	// Attachments would be the scaling policies that ECS makes for a cluster's providers. Berth starts no
+	// machines and makes none, so they are always up to date.
+	if slices.Contains(include, ecs.ClusterFieldAttachments) && len(c.CapacityProviders) > 0 {
+		c.Attachments, c.AttachmentsStatus = []ecs.Attachment{}, api.Ptr("UPDATE_COMPLETE")
+	}
 	return c
+}
+
+// countInstances counts the container instances of a cluster that are ACTIVE or DRAINING.
+func countInstances(v store.View, cluster store.Key) int32 {
+	n := int32(0)
+	for row := range state.ContainerInstances.List(v, cluster.Scope, cluster.ID+"/") {
+		if row.Value.Status != inactive {
+			n++
+		}
+	}
+	return n
 }
 
 // DescribeClusters describes clusters, inactive ones too.
@@ -267,6 +312,9 @@ func (s *Service) UpdateCluster(ctx context.Context, in *ecs.UpdateClusterInput)
 			c.Settings = settings
 		}
 		if in.Configuration != nil {
+			if err := checkConfiguration(in.Configuration); err != nil {
+				return err
+			}
 			c.Configuration = in.Configuration
 		}
 		if in.ServiceConnectDefaults != nil {

@@ -2,8 +2,10 @@ package ecs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/berthhq/berth/api"
 	"github.com/berthhq/berth/api/ecs"
@@ -13,6 +15,9 @@ import (
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/store"
 )
+
+// maxUpdateInstances is ECS's limit of container instances in one change of their state.
+const maxUpdateInstances = 10
 
 // ListContainerInstances lists a cluster's container instances. To ask for them is a use of the
 // cluster, so connected hosts that have not been used by it yet are registered first.
@@ -34,7 +39,7 @@ func (s *Service) ListContainerInstances(ctx context.Context, in *ecs.ListContai
 	snap := s.store.Snapshot()
 	arns, next, err := page(func(yield func(string, string) bool) {
 		for row := range state.ContainerInstances.List(snap, sc, cluster.ID+"/") {
-			if in.Status != "" && string(in.Status) != row.Value.Status {
+			if row.Value.Status == inactive || in.Status != "" && string(in.Status) != row.Value.Status {
 				continue
 			}
 			if !yield(row.ID, row.Value.ARN) {
@@ -68,31 +73,146 @@ func (s *Service) DescribeContainerInstances(ctx context.Context, in *ecs.Descri
 	}
 	out := &ecs.DescribeContainerInstancesOutput{ContainerInstances: []ecs.ContainerInstance{}, Failures: []ecs.Failure{}}
 	for _, ref := range in.ContainerInstances {
-		id, ok := resourceID(sc, "container-instance", cluster.ID, ref)
-		row, found := state.ContainerInstances.Get(snap, store.K(sc, cluster.ID+"/"+id))
-		if !ok || !found {
+		row, ok := findInstance(snap, cluster.Key, ref)
+		if !ok {
 			out.Failures = append(out.Failures, missing(instanceRef(cluster.Key, ref)))
 			continue
 		}
-		usage, _ := s.orch.UsageOf(snap, row.Value.HostID)
-		ci := describeInstance(snap, row, usage)
+		ci := s.describeInstance(snap, row)
 		if slices.Contains(in.Include, ecs.ContainerInstanceFieldTags) {
 			ci.Tags = tagsOf(snap, sc, row.Value.ARN)
+		}
+		if slices.Contains(in.Include, ecs.ContainerInstanceFieldContainerInstanceHealth) {
+			ci.HealthStatus = health(*ci.AgentConnected, time.Now().UTC())
 		}
 		out.ContainerInstances = append(out.ContainerInstances, ci)
 	}
 	return out, nil
 }
 
-func describeInstance(v store.View, row store.Row[state.ContainerInstance], u orchestrator.HostUsage) ecs.ContainerInstance {
-	ci, host := row.Value, u.Host
+// health says what is known of a host's container runtime: it is part of the agent's process, so while
+// the agent is connected it works.
+func health(connected bool, now time.Time) *ecs.ContainerInstanceHealthStatus {
+	status, at := ecs.InstanceHealthCheckStateInsufficientData, (*time.Time)(nil)
+	if connected {
+		status, at = ecs.InstanceHealthCheckStateOk, &now
+	}
+	return &ecs.ContainerInstanceHealthStatus{OverallStatus: status, Details: []ecs.InstanceHealthCheckResult{{
+		Type: ecs.InstanceHealthCheckTypeContainerRuntime, Status: status, LastUpdated: at,
+	}}}
+}
+
+// UpdateContainerInstancesState has container instances take new tasks, or no more of them. What runs
+// there goes on.
+func (s *Service) UpdateContainerInstancesState(ctx context.Context, in *ecs.UpdateContainerInstancesStateInput) (*ecs.UpdateContainerInstancesStateOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch n := len(in.ContainerInstances); {
+	case n == 0:
+		return nil, invalid("Container Instances cannot be empty.")
+	case n > maxUpdateInstances:
+		return nil, invalid("Container Instances cannot have more than %d elements.", maxUpdateInstances)
+	case in.Status != ecs.ContainerInstanceStatusActive && in.Status != ecs.ContainerInstanceStatusDraining:
+		return nil, invalid("Container instance status should be one of [ACTIVE,DRAINING]")
+	}
+	out := &ecs.UpdateContainerInstancesStateOutput{}
+	_, err = s.store.Update(ctx, func(tx *store.Tx) error {
+		cluster, err := s.cluster(tx, sc, in.Cluster)
+		if err != nil {
+			return err
+		}
+		out.ContainerInstances, out.Failures = []ecs.ContainerInstance{}, []ecs.Failure{}
+		for _, ref := range in.ContainerInstances {
+			row, ok := findInstance(tx, cluster.Key, ref)
+			switch {
+			case !ok:
+				out.Failures = append(out.Failures, missing(instanceRef(cluster.Key, ref)))
+				continue
+			case row.Value.Status == inactive:
+				out.Failures = append(out.Failures, failure(row.Value.ARN, inactive))
+				continue
+			}
+			if status := string(in.Status); row.Value.Status != status {
+				next := *row.Value
+				next.Status = status
+				next.Changes++
+				row.Value = &next
+				state.ContainerInstances.Put(tx, row.Key, &next)
+			}
+			out.ContainerInstances = append(out.ContainerInstances, s.describeInstance(tx, row))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// DeregisterContainerInstance takes a host out of a cluster. With force its tasks are stopped: were they
+// left alone, as ECS leaves them, they would hold a part of the host that nobody accounts for. A host
+// that is still there comes back as another container instance with the next task the cluster has for it.
+func (s *Service) DeregisterContainerInstance(ctx context.Context, in *ecs.DeregisterContainerInstanceInput) (*ecs.DeregisterContainerInstanceOutput, error) {
+	sc, err := scope(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	cluster, err := s.cluster(snap, sc, in.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	ref := api.Value(in.ContainerInstance)
+	if ref == "" {
+		return nil, invalid("Container instance can not be blank.")
+	}
+	notFound := clientError("Referenced container instance %s not found.", shortID(ref))
+	row, ok := findInstance(snap, cluster.Key, ref)
+	if !ok {
+		return nil, notFound
+	}
+	cause := lifecycle.Cause{Code: lifecycle.UserInitiated, Reason: "Container instance deregistration forced by user"}
+	err = s.orch.Deregister(ctx, row.Key, cause, func(_ *state.ContainerInstance, tasks int) error {
+		if tasks > 0 && !api.Value(in.Force) {
+			return invalid("Found running tasks on the instance.")
+		}
+		return nil
+	})
+	if errors.Is(err, orchestrator.ErrNotFound) {
+		return nil, notFound
+	}
+	if err != nil {
+		return nil, fromOrchestrator(err)
+	}
+	snap = s.store.Snapshot()
+	if row, ok = findInstance(snap, cluster.Key, ref); !ok {
+		return nil, notFound
+	}
+	ci := s.describeInstance(snap, row)
+	return &ecs.DeregisterContainerInstanceOutput{ContainerInstance: &ci}, nil
+}
+
+func (s *Service) describeInstance(v store.View, row store.Row[state.ContainerInstance]) ecs.ContainerInstance {
+	ci := row.Value
+	u, _ := s.orch.UsageOf(v, ci.HostID)
+	host := u.Host
+	connected := u.Connected && ci.Status != inactive
 	out := ecs.ContainerInstance{
 		ContainerInstanceArn: &ci.ARN, Status: &ci.Status, RegisteredAt: &ci.RegisteredAt,
-		AgentConnected: &u.Connected, Version: api.Ptr(int64(1)),
+		AgentConnected: &connected, Version: api.Ptr(1 + ci.Changes),
 		VersionInfo:         &ecs.VersionInfo{AgentVersion: &host.AgentVersion},
 		RegisteredResources: resources(host.CPUUnits, host.MemoryMiB, host.Reserved),
-		Attributes:          []ecs.Attribute{}, Attachments: []ecs.Attachment{}, Tags: []ecs.Tag{},
+		Attributes:          attributesOf(v, ci), Attachments: []ecs.Attachment{}, Tags: []ecs.Tag{},
 		RunningTasksCount: api.Ptr(int32(0)), PendingTasksCount: api.Ptr(int32(0)),
+	}
+	if name, _ := state.SplitTaskKey(row.Key); name != "" {
+		if c, ok := state.Clusters.Get(v, store.K(row.Scope, name)); ok {
+			if provider := providerOf(v, c.Value, ci); provider != "" {
+				out.CapacityProviderName = &provider
+			}
+		}
 	}
 	var taken []state.Port
 	for _, p := range u.Ports {
@@ -103,18 +223,6 @@ func describeInstance(v store.View, row store.Row[state.ContainerInstance], u or
 		taken = append(taken, port)
 	}
 	out.RemainingResources = resources(u.CPUFree, u.MemFree, taken)
-	names := make([]string, 0, len(host.Attributes))
-	for name := range host.Attributes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		a := ecs.Attribute{Name: &name}
-		if value := host.Attributes[name]; value != "" {
-			a.Value = &value
-		}
-		out.Attributes = append(out.Attributes, a)
-	}
 	for p := range state.Placements.By(v, "host", ci.HostID) {
 		if p.Value.ContainerInstanceARN != ci.ARN {
 			continue

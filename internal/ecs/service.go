@@ -51,6 +51,9 @@ func scope(ctx context.Context) (store.Scope, error) {
 
 const defaultCluster = "default"
 
+// serviceGroup begins the group of a service's tasks; no other task can have such a group.
+const serviceGroup = "service:"
+
 const (
 	active   = "ACTIVE"
 	inactive = "INACTIVE"
@@ -107,6 +110,15 @@ func resourceID(sc store.Scope, kind, cluster, ref string) (string, bool) {
 		return p.Path[1], p.Path[0] == cluster
 	}
 	return "", false
+}
+
+// findInstance finds the container instance of a cluster that an ID or an ARN means, INACTIVE ones too.
+func findInstance(v store.View, cluster store.Key, ref string) (store.Row[state.ContainerInstance], bool) {
+	id, ok := resourceID(cluster.Scope, "container-instance", cluster.ID, ref)
+	if !ok {
+		return store.Row[state.ContainerInstance]{}, false
+	}
+	return state.ContainerInstances.Get(v, store.K(cluster.Scope, cluster.ID+"/"+id))
 }
 
 // checkTaskID refuses what cannot be a task of the cluster, as ECS does before it looks.

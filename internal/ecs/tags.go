@@ -74,7 +74,10 @@ func (s *Service) taggable(v store.View, sc store.Scope, ref *string) (string, e
 	case "task":
 		_, found = state.Specs.Get(v, store.K(sc, name))
 	case "container-instance":
-		_, found = state.ContainerInstances.Get(v, store.K(sc, name))
+		row, ok := state.ContainerInstances.Get(v, store.K(sc, name))
+		found = ok && row.Value.Status != inactive
+	case "capacity-provider":
+		found = activeProvider(v, sc, name)
 	default:
 		return "", invalid("Invalid arn: %s", *ref)
 	}

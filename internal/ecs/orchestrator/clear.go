@@ -136,12 +136,14 @@ func everything(v store.View, account string) []deletion {
 	rows = rowsOf(rows, v, state.Placements, account)
 	rows = rowsOf(rows, v, state.Desires, account)
 	rows = rowsOf(rows, v, state.Statuses, account)
+	rows = rowsOf(rows, v, state.Protections, account)
 	rows = rowsOf(rows, v, state.Tokens, account)
 	rows = rowsOf(rows, v, state.ContainerInstances, account)
 	rows = rowsOf(rows, v, state.TaskDefinitions, account)
 	rows = rowsOf(rows, v, state.Families, account)
 	rows = rowsOf(rows, v, state.Tags, account)
 	rows = rowsOf(rows, v, state.Settings, account)
+	rows = rowsOf(rows, v, state.CapacityProviders, account)
 	return rowsOf(rows, v, state.Clusters, account)
 }
 

@@ -16,7 +16,9 @@ func (p *placer) cold(snap *store.Snapshot) *placement.Ledger {
 		l.SetHost(p.facts(h.Value))
 	}
 	for ci := range state.ContainerInstances.All(snap) {
-		l.SetInstance(instanceOf(ci.Value))
+		if ci.Value.Status != inactive {
+			l.SetInstance(instanceOf(ci.Value))
+		}
 	}
 	for pl := range state.Placements.All(snap) {
 		if spec, ok := state.Specs.Get(snap, pl.Key); ok && !stopped(snap, pl.Key) {
@@ -33,7 +35,11 @@ func (p *placer) apply(l *placement.Ledger, c store.Change) {
 		case *state.Host:
 			l.SetHost(p.facts(v))
 		case *state.ContainerInstance:
-			l.SetInstance(instanceOf(v))
+			if v.Status == inactive {
+				l.RemoveInstance(v.HostID, v.ClusterARN)
+			} else {
+				l.SetInstance(instanceOf(v))
+			}
 		case *state.Placement:
 			if _, held := l.Reservation(taskOf(row.Key)); held || stopped(c.Snapshot, row.Key) {
 				continue
@@ -53,7 +59,9 @@ func (p *placer) apply(l *placement.Ledger, c store.Change) {
 		case *state.Host:
 			l.RemoveHost(old.ID)
 		case *state.ContainerInstance:
-			l.RemoveInstance(old.HostID, old.ClusterARN)
+			if old.Status != inactive { // else the host may be another instance of the cluster by now
+				l.RemoveInstance(old.HostID, old.ClusterARN)
+			}
 		case *state.Placement:
 			l.Release(taskOf(row.Key))
 		}

@@ -173,8 +173,8 @@ func (o *Orchestrator) forgetOld(ctx context.Context, now time.Time) error {
 			rows = append(rows, deletion{st.Key, deleteTask})
 		}
 	}
-	// Five rows a task: few enough at a time for a transaction.
-	for some := range slices.Chunk(rows, deleteBatch/5) {
+	// Six rows a task: few enough at a time for a transaction.
+	for some := range slices.Chunk(rows, deleteBatch/6) {
 		if err := o.deleteAll(update, some); err != nil {
 			return fmt.Errorf("forget stopped tasks: %w", err)
 		}
@@ -190,6 +190,7 @@ func (o *Orchestrator) forgetOld(ctx context.Context, now time.Time) error {
 			rows = append(rows, remainsOf(snap, c.Key)...)
 		}
 	}
+	rows = append(rows, replaced(snap, now)...)
 	if err := o.deleteAll(update, rows); err != nil {
 		return fmt.Errorf("forget client tokens and container instances: %w", err)
 	}
@@ -205,6 +206,7 @@ func deleteTask(tx *store.Tx, task store.Key) {
 	state.Desires.Delete(tx, task)
 	state.Placements.Delete(tx, task)
 	state.Statuses.Delete(tx, task)
+	state.Protections.Delete(tx, task)
 }
 
 // deleteDefinitions completes the deletion of revisions that no task refers to any more. A revision

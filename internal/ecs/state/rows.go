@@ -36,6 +36,11 @@ var (
 	// Settings by principal's ARN, or "default": account settings.
 	Settings = store.DefineTable[AccountSettings]("ecs-account-settings", 1)
 
+	// CapacityProviders by name: those of the account's own. FARGATE and FARGATE_SPOT have no row.
+	CapacityProviders = store.DefineTable[ecs.CapacityProvider]("ecs-capacity-providers", 1)
+	// Protections by cluster/task: tasks protected from scale-in.
+	Protections = store.DefineTable[Protection]("ecs-task-protections", 1)
+
 	// Hosts by host, in HostScope: a host belongs to no cluster.
 	Hosts = store.DefineTable[Host]("hosts", 1)
 	// ContainerInstances by cluster/instance.
@@ -46,7 +51,7 @@ var (
 // Tables lists all of them, for opening the store.
 func Tables() []store.TableDef {
 	return []store.TableDef{Clusters, Families, TaskDefinitions, Tags, Specs, Desires, Placements, Statuses,
-		Tokens, Settings, Hosts, ContainerInstances}
+		Tokens, Settings, CapacityProviders, Protections, Hosts, ContainerInstances}
 }
 
 // HostScope holds what belongs to no account.
@@ -64,22 +69,24 @@ type ResourceTags struct {
 
 // Spec is what a task was asked to be. It never changes.
 type Spec struct {
-	ARN               string            `json:"arn"`
-	ID                string            `json:"id"` // 32 hexadecimal digits
-	ClusterARN        string            `json:"clusterArn"`
-	Cluster           string            `json:"cluster"`
-	TaskDefinitionARN string            `json:"taskDefinitionArn"`
-	Family            string            `json:"family"`
-	Revision          int32             `json:"revision"`
-	NetworkMode       string            `json:"networkMode"`
-	LaunchType        ecs.LaunchType    `json:"launchType"`
-	PlatformVersion   string            `json:"platformVersion,omitempty"`
-	Group             string            `json:"group"`
-	StartedBy         string            `json:"startedBy,omitempty"`
-	Overrides         *ecs.TaskOverride `json:"overrides,omitempty"`
-	ExecuteCommand    bool              `json:"executeCommand,omitempty"`
-	CPU               string            `json:"cpu,omitempty"`    // as DescribeTasks shows it
-	Memory            string            `json:"memory,omitempty"` // likewise
+	ARN               string         `json:"arn"`
+	ID                string         `json:"id"` // 32 hexadecimal digits
+	ClusterARN        string         `json:"clusterArn"`
+	Cluster           string         `json:"cluster"`
+	TaskDefinitionARN string         `json:"taskDefinitionArn"`
+	Family            string         `json:"family"`
+	Revision          int32          `json:"revision"`
+	NetworkMode       string         `json:"networkMode"`
+	LaunchType        ecs.LaunchType `json:"launchType"`
+	PlatformVersion   string         `json:"platformVersion,omitempty"`
+	// CapacityProvider is the name of the one the task was given to; empty: it was run by launch type.
+	CapacityProvider string            `json:"capacityProvider,omitempty"`
+	Group            string            `json:"group"`
+	StartedBy        string            `json:"startedBy,omitempty"`
+	Overrides        *ecs.TaskOverride `json:"overrides,omitempty"`
+	ExecuteCommand   bool              `json:"executeCommand,omitempty"`
+	CPU              string            `json:"cpu,omitempty"`    // as DescribeTasks shows it
+	Memory           string            `json:"memory,omitempty"` // likewise
 	// What is reserved for it on its host.
 	CPUUnits  int64  `json:"cpuUnits"`
 	MemoryMiB int64  `json:"memoryMiB"`
@@ -168,8 +175,28 @@ type ContainerInstance struct {
 	ID           string    `json:"id"`
 	ClusterARN   string    `json:"clusterArn"`
 	HostID       string    `json:"hostId"`
-	Status       string    `json:"status"` // ACTIVE, DRAINING
+	Status       string    `json:"status"` // ACTIVE, DRAINING, INACTIVE
 	RegisteredAt time.Time `json:"registeredAt"`
+	// Attributes are those that clients gave it; the host's own are with the host.
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// DeregisteredAt is set with status INACTIVE: the host has left the cluster, and comes back to it as
+	// another container instance with the next task it gets.
+	DeregisteredAt time.Time `json:"deregisteredAt,omitzero"`
+	// Changes counts what was done to the row since it was registered.
+	Changes int64 `json:"changes,omitempty"`
+}
+
+// Protection keeps a service's task from being stopped when the service scales in or deploys.
+type Protection struct {
+	Until time.Time `json:"until"`
+}
+
+// ProtectedUntil tells until when a task is protected from scale-in; zero: it is not, or no more.
+func ProtectedUntil(v store.View, task store.Key, now time.Time) time.Time {
+	if p, ok := Protections.Get(v, task); ok && p.Value.Until.After(now) {
+		return p.Value.Until
+	}
+	return time.Time{}
 }
 
 // TaskKey is the key of a task's rows.

@@ -53,6 +53,7 @@ func Task(v store.View, key store.Key) (ecs.Task, bool) {
 		Tags:                 []ecs.Tag{},
 		Attributes:           []ecs.Attribute{},
 		StartedBy:            text(spec.StartedBy),
+		CapacityProviderName: text(spec.CapacityProvider),
 		Cpu:                  text(spec.CPU), Memory: text(spec.Memory),
 		PlatformVersion: text(spec.PlatformVersion),
 	}
