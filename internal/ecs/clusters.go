@@ -95,7 +95,7 @@ func (s *Service) insights(ctx context.Context, sc store.Scope) string {
 	const name = string(ecs.SettingNameContainerInsights)
 	snap := s.store.Snapshot()
 	if p, err := caller.From(ctx); err == nil {
-		if value, ok := settingsRow(snap, sc, p.ARN)[name]; ok {
+		if value, ok := settingsRow(snap, sc, settingsID(p))[name]; ok {
 			return value
 		}
 	}

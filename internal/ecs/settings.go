@@ -16,12 +16,21 @@ import (
 // accountDefault is the ID of the row of settings that hold for whoever has none of their own.
 const accountDefault = "default"
 
-// settingValues are the settings there are, each with its values, the default first. Nothing in Berth
-// depends on them yet but what they say: ARNs are always long, tagging is always authorized.
+// settingDualStack is a setting that the API has and its model does not name.
+const settingDualStack ecs.SettingName = "dualStackIPv6"
+
+// settingsPage is the most that one page of settings holds.
+const settingsPage = 10
+
+// settingValues are the settings there are, each with its values, the default first. Of them
+// containerInsights is what a new cluster starts with; the others are kept and shown, and change nothing:
+// ARNs are always long, tagging is always authorized, no task is retired.
 var settingValues = map[ecs.SettingName][]string{
-	ecs.SettingNameServiceLongArnFormat:            {"enabled", "disabled"},
-	ecs.SettingNameTaskLongArnFormat:               {"enabled", "disabled"},
-	ecs.SettingNameContainerInstanceLongArnFormat:  {"enabled", "disabled"},
+	ecs.SettingNameServiceLongArnFormat:            {"enabled"},
+	ecs.SettingNameTaskLongArnFormat:               {"enabled"},
+	ecs.SettingNameContainerInstanceLongArnFormat:  {"enabled"},
+	settingDualStack:                               {"enabled", "disabled"},
+	ecs.SettingNameFargateEventWindows:             {"disabled", "enabled"},
 	ecs.SettingNameAwsvpcTrunking:                  {"disabled", "enabled"},
 	ecs.SettingNameContainerInsights:               {"disabled", "enabled", "enhanced"},
 	ecs.SettingNameFargateFIPSMode:                 {"disabled", "enabled"},
@@ -38,6 +47,8 @@ func checkSetting(name ecs.SettingName, value *string) error {
 		return invalid("Invalid setting name: %s", name)
 	case name == ecs.SettingNameGuardDutyActivate && value != nil:
 		return invalid("%s is managed by AWS and cannot be changed.", name)
+	case value != nil && len(values) == 1 && *value == "disabled":
+		return invalid("Opting out of the long ARN format is no longer possible: %s is always enabled.", name)
 	case value != nil && !slices.Contains(values, *value):
 		return invalid("Invalid value for %s: %s", name, *value)
 	}
@@ -118,14 +129,15 @@ func (s *Service) ListAccountSettings(ctx context.Context, in *ecs.ListAccountSe
 				return
 			}
 		}
-	}, in.MaxResults, 100, in.NextToken)
+	}, in.MaxResults, settingsPage, in.NextToken)
 	if err != nil {
 		return nil, err
 	}
 	return &ecs.ListAccountSettingsOutput{Settings: settings, NextToken: next}, nil
 }
 
-// settingsOf is the row of a principal's settings: the caller's unless another of the account is named.
+// settingsOf is the row of a principal's settings: the caller's unless another of the account is named,
+// which only the root user may do.
 func settingsOf(ctx context.Context, principal *string) (string, error) {
 	p, err := caller.From(ctx)
 	if err != nil {
@@ -133,12 +145,32 @@ func settingsOf(ctx context.Context, principal *string) (string, error) {
 	}
 	arn := api.Value(principal)
 	if arn == "" {
-		return p.ARN, nil
+		return settingsID(p), nil
 	}
-	if parts := strings.SplitN(arn, ":", 6); len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || parts[4] != p.AccountID || len(arn) > 512 {
+	root := caller.ForRoot(p.AccountID).ARN
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || parts[4] != p.AccountID || len(arn) > 512 {
 		return "", invalid("Invalid principalArn: %s", arn)
 	}
+	if arn == root {
+		arn = accountDefault
+	}
+	if settingsID(p) != arn && p.Kind != caller.Root {
+		return "", &ecs.AccessDeniedException{Message: "Only the root user can use the account settings of another principal."}
+	}
 	return arn, nil
+}
+
+// settingsID is the row of a caller's settings. The root user's are the account's. A role's sessions
+// share the role's; federated users have none of their own.
+func settingsID(p caller.Principal) string {
+	switch {
+	case p.Kind == caller.Root || p.Kind == caller.Federated:
+		return accountDefault
+	case p.RoleARN != "":
+		return p.RoleARN
+	}
+	return p.ARN
 }
 
 func settingsRow(v store.View, sc store.Scope, id string) map[string]string {

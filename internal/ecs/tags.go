@@ -27,7 +27,7 @@ func checkTags(tags []ecs.Tag) error {
 			return invalid("Tag key can not be blank.")
 		case utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(api.Value(t.Value)) > 256:
 			return invalid("Tag keys can have at most 128 characters and values at most 256.")
-		case strings.HasPrefix(strings.ToLower(key), "aws:"):
+		case managed(key):
 			return invalid("Tag keys starting with 'aws:' are reserved for AWS.")
 		case seen[key]:
 			return invalid("Duplicate tag key: %s", key)
@@ -36,6 +36,9 @@ func checkTags(tags []ecs.Tag) error {
 	}
 	return nil
 }
+
+// managed tells keys that only ECS itself may set.
+func managed(key string) bool { return strings.HasPrefix(strings.ToLower(key), "aws:") }
 
 func putTags(tx *store.Tx, sc store.Scope, arn string, tags []ecs.Tag) {
 	if len(tags) > 0 {
@@ -115,13 +118,17 @@ func (s *Service) TagResource(ctx context.Context, in *ecs.TagResourceInput) (*e
 				tags[i] = t
 			}
 		}
-		return tags, checkTags(tags)
+		// Managed tags do not count.
+		return tags, checkTags(slices.DeleteFunc(slices.Clone(tags), func(t ecs.Tag) bool { return managed(*t.Key) }))
 	})
 	return &ecs.TagResourceOutput{}, err
 }
 
 // UntagResource removes tags by their keys.
 func (s *Service) UntagResource(ctx context.Context, in *ecs.UntagResourceInput) (*ecs.UntagResourceOutput, error) {
+	if slices.ContainsFunc(in.TagKeys, managed) {
+		return nil, invalid("Tag keys starting with 'aws:' are reserved for AWS.")
+	}
 	err := s.changeTags(ctx, in.ResourceArn, func(tags []ecs.Tag) ([]ecs.Tag, error) {
 		return slices.DeleteFunc(tags, func(t ecs.Tag) bool { return slices.Contains(in.TagKeys, *t.Key) }), nil
 	})

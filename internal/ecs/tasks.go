@@ -40,13 +40,20 @@ func (s *Service) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		return nil, err
 	}
 	placed, err := s.orch.Place(ctx, run)
-	if errors.Is(err, orchestrator.ErrNoInstances) && run.Tasks[0].LaunchType == ecs.LaunchTypeFargate {
+	provided := run.Tasks[0].CapacityProvider != "" && run.Tasks[0].LaunchType != ecs.LaunchTypeFargate
+	switch {
+	case errors.Is(err, orchestrator.ErrNoInstances) && run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
 		return &ecs.RunTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{noCapacity()}}, nil
-	}
-	if err != nil {
+	case errors.Is(err, orchestrator.ErrNoInstances) && provided:
+		return nil, errEmptyProvider()
+	case err != nil:
 		return nil, fromOrchestrator(err)
 	}
-	return &ecs.RunTaskOutput{Tasks: s.started(placed, cluster), Failures: failures(placed, run, cluster)}, nil
+	out := &ecs.RunTaskOutput{Tasks: s.started(placed, cluster), Failures: failures(placed, run, cluster)}
+	if provided && len(out.Tasks) == 0 && len(out.Failures) == 0 {
+		return nil, errEmptyProvider()
+	}
+	return out, nil
 }
 
 // prepare checks a RunTask request against what is stored and makes the Run.
@@ -78,6 +85,12 @@ func (s *Service) prepare(ctx context.Context, in *ecs.RunTaskInput) (orchestrat
 	}
 	if in.PropagateTags == ecs.PropagateTagsTaskDefinition {
 		run.Tags = mergeTags(tagsOf(snap, sc, *def.Value.TaskDefinitionArn), run.Tags)
+		if err := checkTags(run.Tags); err != nil {
+			return none, store.Key{}, err
+		}
+	}
+	if api.Value(in.EnableECSManagedTags) {
+		run.Tags = append(slices.Clone(run.Tags), ecs.Tag{Key: api.Ptr("aws:ecs:clusterName"), Value: &cluster.ID})
 	}
 	return run, cluster.Key, nil
 }
@@ -109,6 +122,8 @@ func failures(placed orchestrator.Placed, run orchestrator.Run, cluster store.Ke
 		switch {
 		case run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
 			return []ecs.Failure{noCapacity()}
+		case v.Lacks == orchestrator.ProviderAttribute && len(run.Hosts) == 0:
+			// Not one of the capacity provider's.
 		case v.Considered() || len(run.Hosts) > 0:
 			out = append(out, failure(instanceARN(cluster.Scope, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason)))
 		}
@@ -181,6 +196,11 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	if def.Value.Status != ecs.TaskDefinitionStatusActive {
 		return none, clientError("TaskDefinition is inactive")
 	}
+	asked := in
+	in, shares, err := capacity(in, cluster.Value, count)
+	if err != nil {
+		return none, err
+	}
 	if err := checkRunFields(in, def.Value); err != nil {
 		return none, err
 	}
@@ -208,7 +228,7 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 		Token: api.Value(in.ClientToken),
 	}
 	if run.Token != "" {
-		if run.Fingerprint, err = fingerprint(in); err != nil {
+		if run.Fingerprint, err = fingerprint(asked); err != nil {
 			return none, err
 		}
 	}
@@ -236,8 +256,11 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 			base.PlatformVersion = "1.4.0"
 		}
 	}
-	for range count {
+	for i := range count {
 		spec := base
+		if len(shares) > 0 {
+			spec.CapacityProvider = shares[i]
+		}
 		spec.ID = state.NewID()
 		spec.ARN = state.ARN(cluster.Scope, "task", cluster.ID, spec.ID)
 		for _, c := range effective.ContainerDefinitions {
@@ -259,12 +282,8 @@ func checkRunFields(in *ecs.RunTaskInput, def *ecs.TaskDefinition) error {
 		return invalid("clientToken can have at most 64 characters.")
 	case strings.HasPrefix(api.Value(in.Group), "service:"):
 		return invalid("Invalid namespace for group.")
-	case in.LaunchType != "" && len(in.CapacityProviderStrategy) > 0:
-		return invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
 	case api.Value(in.PlatformVersion) != "" && in.LaunchType != ecs.LaunchTypeFargate:
 		return invalid("The platform version must be null when specifying an EC2 launch type.")
-	case len(in.CapacityProviderStrategy) > 0:
-		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement capacity providers yet."}
 	case len(in.PlacementConstraints) > 0 || len(def.PlacementConstraints) > 0:
 		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement placement constraints yet."}
 	case len(in.PlacementStrategy) > 5:

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"net/netip"
 
+	"github.com/berthhq/berth/api/ecs"
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
 	"github.com/berthhq/berth/internal/ecs/placement"
 	"github.com/berthhq/berth/internal/ecs/state"
@@ -89,10 +90,14 @@ func instanceOf(ci *state.ContainerInstance) placement.Instance {
 
 // need is what a task asks of a host.
 func need(spec *state.Spec) placement.Request {
-	return placement.Request{
+	req := placement.Request{
 		TaskID: spec.ID, Cluster: spec.ClusterARN, CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB,
 		Ports: portsOf(spec.Ports), Address: spec.Interface != nil,
 	}
+	if spec.CapacityProvider != "" && spec.LaunchType != ecs.LaunchTypeFargate {
+		req.Attributes = map[string]string{ProviderAttribute: spec.CapacityProvider}
+	}
+	return req
 }
 
 // reservation is what a task holds on its host.

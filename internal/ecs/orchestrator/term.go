@@ -225,7 +225,11 @@ func (t *term) plan(p *pending) *plan {
 	}
 	pl := &plan{pending: p}
 	reserve := t.ledger.Begin()
+	full := map[string]bool{} // capacity providers, "" for none, that had no place for a task
 	for i, spec := range run.Tasks {
+		if full[spec.CapacityProvider] {
+			continue // the provider's others are of the same kind
+		}
 		req := need(spec)
 		if len(run.Hosts) > 0 {
 			d, v := reserve.PlaceOn(run.Hosts[i], req)
@@ -238,8 +242,9 @@ func (t *term) plan(p *pending) *plan {
 		}
 		d, ok := reserve.Place(req)
 		if !ok {
-			pl.failures = t.ledger.Explain(req)
-			break // the others are of the same kind
+			pl.failures = append(pl.failures, t.ledger.Explain(req)...)
+			full[spec.CapacityProvider] = true
+			continue
 		}
 		pl.tasks = append(pl.tasks, t.placed(run, spec, d))
 	}
