@@ -58,11 +58,13 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[string]*session    // by host
 	logs     map[string]*logRequest // by request, until the host answers
+	// inspections by request, likewise
+	inspections map[string]*inspection
 }
 
 // New returns a server; register it with dispatchpb.RegisterDispatchServer.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, sessions: map[string]*session{}, logs: map[string]*logRequest{}}
+	return &Server{cfg: cfg, sessions: map[string]*session{}, logs: map[string]*logRequest{}, inspections: map[string]*inspection{}}
 }
 
 // session is one host's stream. Only its own goroutines send and receive.
@@ -193,6 +195,8 @@ func (s *Server) receiveLoop(ctx context.Context, stream grpc.BidiStreamingServe
 		switch m := m.Message.(type) {
 		case *dispatchpb.AgentMessage_TaskStatus:
 			s.report(ctx, ses, m.TaskStatus)
+		case *dispatchpb.AgentMessage_InspectReply:
+			s.inspected(ses.hostID, m.InspectReply)
 		case *dispatchpb.AgentMessage_Heartbeat, *dispatchpb.AgentMessage_PayloadAck:
 		default:
 			// A newer agent may say more than this server knows.
