@@ -106,6 +106,7 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	p.dispatch = dispatch.New(dispatch.Config{
 		ServerID: in.ID, Assigner: p.orch, Logger: log.With("room", "dispatch"),
 		Reporter: dispatch.APIReporter{ECS: ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")}},
+		ECS:      ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
 	})
 	socket := in.Run("dispatch.sock")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {

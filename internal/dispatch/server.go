@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/berthhq/berth/api/ecs"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
 
@@ -47,6 +48,7 @@ type Config struct {
 	ServerID string
 	Assigner Assigner
 	Reporter Reporter
+	ECS      ecs.API // for what hosts ask on behalf of their tasks; nil: they cannot ask
 	Logger   *slog.Logger
 }
 

@@ -219,18 +219,24 @@ func (s *Service) ListTaskDefinitions(ctx context.Context, in *ecs.ListTaskDefin
 	default:
 		return nil, invalid("Invalid sort order: %s", in.Sort)
 	}
-	arns, next, err := page(numbered(defs), in.MaxResults, 100, in.NextToken)
+	arns, next, err := page(keyed(defs, in.Sort == ecs.SortOrderDesc), in.MaxResults, 100, in.NextToken)
 	if err != nil {
 		return nil, err
 	}
 	return &ecs.ListTaskDefinitionsOutput{TaskDefinitionArns: arns, NextToken: next}, nil
 }
 
-// numbered keys ARNs by their place in the list, for a listing whose order is not that of keys.
-func numbered(defs []*ecs.TaskDefinition) iter.Seq2[string, string] {
+// keyed gives each ARN a key in whose order the list is: by family and revision, forward or backward.
+func keyed(defs []*ecs.TaskDefinition, backward bool) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		for i, def := range defs {
-			if !yield(fmt.Sprintf("%010d", i), *def.TaskDefinitionArn) {
+		for _, def := range defs {
+			key := []byte(fmt.Sprintf("%s\x00%010d", *def.Family, *def.Revision))
+			if backward {
+				for i := range key {
+					key[i] = ^key[i]
+				}
+			}
+			if !yield(string(key), *def.TaskDefinitionArn) {
 				return
 			}
 		}

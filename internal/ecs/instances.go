@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
 	"github.com/berthhq/berth/internal/ecs/orchestrator"
 	"github.com/berthhq/berth/internal/ecs/placement"
+	"github.com/berthhq/berth/internal/ecs/placement/query"
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/store"
 )
@@ -30,8 +32,17 @@ func (s *Service) ListContainerInstances(ctx context.Context, in *ecs.ListContai
 	if err != nil {
 		return nil, err
 	}
-	if api.Value(in.Filter) != "" {
-		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement the cluster query language yet."}
+	switch in.Status {
+	case "", ecs.ContainerInstanceStatusActive, ecs.ContainerInstanceStatusDraining, ecs.ContainerInstanceStatusRegistering,
+		ecs.ContainerInstanceStatusDeregistering, ecs.ContainerInstanceStatusRegistrationFailed:
+	default:
+		return nil, invalid("Invalid status: %s", in.Status)
+	}
+	var filter *query.Expr
+	if text := api.Value(in.Filter); text != "" {
+		if filter, err = query.Parse(text); err != nil {
+			return nil, invalid("Invalid filter: %s", err)
+		}
 	}
 	if err := s.orch.EnsureInstances(ctx, cluster.Key, *cluster.Value.ClusterArn); err != nil {
 		return nil, fromOrchestrator(err)
@@ -40,6 +51,9 @@ func (s *Service) ListContainerInstances(ctx context.Context, in *ecs.ListContai
 	arns, next, err := page(func(yield func(string, string) bool) {
 		for row := range state.ContainerInstances.List(snap, sc, cluster.ID+"/") {
 			if row.Value.Status == inactive || in.Status != "" && string(in.Status) != row.Value.Status {
+				continue
+			}
+			if filter != nil && !filter.Match(s.subject(snap, row.Value)) {
 				continue
 			}
 			if !yield(row.ID, row.Value.ARN) {
@@ -51,6 +65,54 @@ func (s *Service) ListContainerInstances(ctx context.Context, in *ecs.ListContai
 		return nil, err
 	}
 	return &ecs.ListContainerInstancesOutput{ContainerInstanceArns: arns, NextToken: next}, nil
+}
+
+// subject is a container instance as the cluster query language sees it.
+func (s *Service) subject(v store.View, ci *state.ContainerInstance) query.Subject {
+	u, _ := s.orch.UsageOf(v, ci.HostID)
+	var attributes map[string]string // made when the first is asked for
+	sub := query.Subject{
+		AgentConnected: u.Connected, AgentVersion: u.Host.AgentVersion, RegisteredAt: ci.RegisteredAt,
+		Attribute: func(name string) (string, bool) {
+			if attributes == nil {
+				attributes = map[string]string{}
+				for _, a := range attributesOf(v, ci) {
+					attributes[*a.Name] = api.Value(a.Value)
+				}
+			}
+			value, ok := attributes[name]
+			return value, ok
+		},
+		Groups: func(yield func(string) bool) {
+			for task, last := range tasksOn(v, ci) {
+				if last != lifecycle.Stopped && !yield(task.Group) {
+					return
+				}
+			}
+		},
+	}
+	for _, last := range tasksOn(v, ci) {
+		if last == lifecycle.Running {
+			sub.RunningTasks++
+		}
+	}
+	return sub
+}
+
+// tasksOn gives the tasks of a container instance, each with its lastStatus.
+func tasksOn(v store.View, ci *state.ContainerInstance) iter.Seq2[*state.Spec, lifecycle.State] {
+	return func(yield func(*state.Spec, lifecycle.State) bool) {
+		for p := range state.Placements.By(v, "host", ci.HostID) {
+			if p.Value.ContainerInstanceARN != ci.ARN {
+				continue
+			}
+			spec, ok := state.Specs.Get(v, p.Key)
+			rec, known := state.Record(v, p.Key)
+			if ok && known && !yield(spec.Value, rec.Status.LastStatus) {
+				return
+			}
+		}
+	}
 }
 
 // DescribeContainerInstances describes hosts as a cluster sees them. What is remaining is what is left
@@ -223,16 +285,11 @@ func (s *Service) describeInstance(v store.View, row store.Row[state.ContainerIn
 		taken = append(taken, port)
 	}
 	out.RemainingResources = resources(u.CPUFree, u.MemFree, taken)
-	for p := range state.Placements.By(v, "host", ci.HostID) {
-		if p.Value.ContainerInstanceARN != ci.ARN {
-			continue
-		}
-		rec, ok := state.Record(v, p.Key)
+	for _, last := range tasksOn(v, ci) {
 		switch {
-		case !ok:
-		case rec.Status.LastStatus == lifecycle.Running:
+		case last == lifecycle.Running:
 			*out.RunningTasksCount++
-		case rec.Status.LastStatus.Before(lifecycle.Running):
+		case last.Before(lifecycle.Running):
 			*out.PendingTasksCount++
 		}
 	}

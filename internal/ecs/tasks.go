@@ -578,8 +578,18 @@ func (s *Service) taskFilter(v store.View, sc store.Scope, cluster store.Row[ecs
 	default:
 		return nil, invalid("Invalid launch type: %s", in.LaunchType)
 	}
-	if api.Value(in.ServiceName) != "" {
-		return nil, &ecs.ServiceNotFoundException{Message: "Service not found."}
+	group := ""
+	if name := api.Value(in.ServiceName); name != "" {
+		// A service is known by its tasks.
+		if id, ok := resourceID(sc, "service", cluster.ID, name); ok {
+			group = serviceGroup + id
+		}
+		if group == "" || !hasGroup(v, cluster.Key, group) {
+			return nil, &ecs.ServiceNotFoundException{Message: "Service not found."}
+		}
+	}
+	if api.Value(in.DaemonName) != "" {
+		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement daemons of Amazon ECS Managed Instances."}
 	}
 	instance := ""
 	if ref := api.Value(in.ContainerInstance); ref != "" {
@@ -594,6 +604,7 @@ func (s *Service) taskFilter(v store.View, sc store.Scope, cluster store.Row[ecs
 		t := spec.Value
 		switch {
 		case in.LaunchType != "" && t.LaunchType != in.LaunchType,
+			group != "" && t.Group != group,
 			api.Value(in.Family) != "" && t.Family != *in.Family,
 			api.Value(in.StartedBy) != "" && t.StartedBy != *in.StartedBy:
 			return false
@@ -608,4 +619,14 @@ func (s *Service) taskFilter(v store.View, sc store.Scope, cluster store.Row[ecs
 		}
 		return true
 	}, nil
+}
+
+// hasGroup tells whether a cluster has a task of the group, stopped ones counted.
+func hasGroup(v store.View, cluster store.Key, group string) bool {
+	for spec := range state.Specs.List(v, cluster.Scope, cluster.ID+"/") {
+		if spec.Value.Group == group {
+			return true
+		}
+	}
+	return false
 }
