@@ -94,10 +94,12 @@ func probe(inst instance) (missing []Finding) {
 		}
 		c, err := nftables.New()
 		if err == nil {
-			err = installRules(c, inst, netip.MustParsePrefix("172.31.0.0/20"))
+			pools := [2]netip.Prefix{DefaultPools()[0], DefaultBridgePools()[0]}
+			err = ruleset{inst: inst, subnet: pools[0], bridge: pools[1], metadata: 1, hostMetadata: true,
+				ports: []mapping{{unix.IPPROTO_TCP, 80, netip.AddrPortFrom(nth(pools[1], 4), 80)}}}.install(c)
 		}
 		if err != nil {
-			lacks("nftables", "it checks source addresses and masquerades (modules nf_tables, nft_fib_inet, nft_masq, nft_chain_nat)", err)
+			lacks("nftables", "it checks source addresses, maps ports and masquerades (modules nf_tables, nft_fib_inet, nft_nat, nft_masq, nft_chain_nat, nft_ct, nft_reject_inet)", err)
 		}
 		return nil
 	}, func() error { return restoreNetNS(own) })

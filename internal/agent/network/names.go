@@ -28,14 +28,19 @@ func (i instance) table() string { return "berth_" + string(i) }
 // may share a prefix, though hardly a name; the alias tells whose a link is.
 func (i instance) linkPrefix() string { return "be" + string(i[:4]) }
 
-func (i instance) link(taskID string) string {
-	sum := sha256.Sum256([]byte(string(i) + "/" + taskID))
+// link is the name of the host's end for a task, or for an endpoint by its key.
+func (i instance) link(id string) string {
+	sum := sha256.Sum256([]byte(string(i) + "/" + id))
 	return i.linkPrefix() + hex.EncodeToString(sum[:])[:9]
 }
 
 func (i instance) aliasPrefix() string { return "berth " + string(i) + " " }
 
-func (i instance) alias(taskID string) string { return i.aliasPrefix() + taskID }
+func (i instance) alias(id string) string {
+	const most = 255 // IFALIASZ, with its NUL
+	alias := i.aliasPrefix() + id
+	return alias[:min(len(alias), most)]
+}
 
 // loLabel marks the gateway's address on lo.
 func (i instance) loLabel() string { return "lo:be" + string(i) }
@@ -43,6 +48,20 @@ func (i instance) loLabel() string { return "lo:be" + string(i) }
 // owns tells whether a link is this instance's, or was left half made by it.
 func (i instance) owns(name, alias string) bool {
 	return strings.HasPrefix(name, i.linkPrefix()) && (alias == "" || strings.HasPrefix(alias, i.aliasPrefix()))
+}
+
+// endpointKey names a container of a task. No task ID has a slash.
+func endpointKey(taskID, container string) string { return taskID + "/" + container }
+
+func validContainer(name string) error {
+	ok := name != "" && len(name) <= 255
+	for _, r := range name {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}
+	if !ok {
+		return fmt.Errorf("container name %q cannot be part of a file name", name)
+	}
+	return nil
 }
 
 func validTask(id string) error {
@@ -71,9 +90,7 @@ func parseNIC(subnet netip.Prefix, n *dispatchpb.NetworkInterface) (nic, error) 
 		return nic{}, fmt.Errorf("address %v is not one for tasks in this host's subnet %v", addr, subnet)
 	}
 	if n.GetMacAddress() == "" {
-		// Locally administered, and unique where the address is.
-		b := addr.As4()
-		return nic{addr, append(net.HardwareAddr{0x02, 0xbe}, b[:]...)}, nil
+		return nic{addr, macOf(addr)}, nil
 	}
 	mac, err := net.ParseMAC(n.GetMacAddress())
 	if err != nil {
@@ -83,4 +100,10 @@ func parseNIC(subnet netip.Prefix, n *dispatchpb.NetworkInterface) (nic, error) 
 		return nic{}, fmt.Errorf("MAC address %v is not that of an Ethernet interface", mac)
 	}
 	return nic{addr, mac}, nil
+}
+
+// macOf is a hardware address that is locally administered, and unique where the address is.
+func macOf(addr netip.Addr) net.HardwareAddr {
+	b := addr.As4()
+	return append(net.HardwareAddr{0x02, 0xbe}, b[:]...)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -42,29 +43,47 @@ type Config struct {
 	// PoolDir holds the claims of all instances on the host; they must agree on it. Default
 	// /run/berth/pools.
 	PoolDir string
-	// Pools are the subnets to choose from. Default: DefaultPools.
+	// Pools are the subnets to choose from for awsvpc tasks. Default: DefaultPools.
 	Pools []netip.Prefix
+	// BridgePools are those for containers of network mode bridge. Default: DefaultBridgePools.
+	BridgePools []netip.Prefix
+	// DynamicPorts is the range, "49153-65535", from which host ports are chosen that a definition
+	// leaves open, as ECS_DYNAMIC_HOST_PORT_RANGE sets it for Amazon's agent. Default: the kernel's
+	// net.ipv4.ip_local_port_range.
+	DynamicPorts string
 	// HostNetNS is the path of the namespace to act as the host's. Default: that of the process.
 	HostNetNS string
 	Logger    *slog.Logger
 }
 
-// Network implements agent.Network. Its methods may be called concurrently.
+// Network implements agent.Network and agent.Bridge. Its methods may be called concurrently.
 type Network struct {
-	cfg   Config
-	inst  instance
-	log   *slog.Logger
-	host  int // the host's network namespace
-	nl    *netlink.Handle
-	claim *claim
-	mtu   int
-	tasks keyedMutex
+	cfg    Config
+	inst   instance
+	log    *slog.Logger
+	host   int  // the host's network namespace
+	within bool // it is the process's own
+	nl     *netlink.Handle
+	raw    *nl.SocketHandle // for what nl has no words for
+	claim  *claim           // on the subnet of awsvpc tasks
+	bridge *claim           // on that of network mode bridge
+	mtu    int
+	tasks  keyedMutex // by task ID, and by endpointKey
+
+	endpoints endpoints
+	ports     portTable
+	rules     rules
+	watcher   watcher
 }
 
-var _ agent.Network = (*Network)(nil)
+var (
+	_ agent.Network = (*Network)(nil)
+	_ agent.Bridge  = (*Network)(nil)
+)
 
-// Open claims a subnet and prepares the host: forwarding, the subnet's gateway address and route, and
-// the nftables table. Tasks of an earlier process are left as they are.
+// Open claims the subnets and prepares the host: forwarding, the subnets' gateway addresses and routes,
+// and the nftables table. Tasks and endpoints of an earlier process are left as they are, and their
+// ports are held again. Until Close, what others undo of it is repaired.
 func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 	n := &Network{cfg: cfg, inst: instance(cfg.Instance), log: cfg.Logger, host: -1}
 	if err := n.inst.valid(); err != nil {
@@ -79,7 +98,15 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 	if n.cfg.Pools == nil {
 		n.cfg.Pools = DefaultPools()
 	}
-	for _, dir := range []string{n.cfg.StateDir, n.namespaces()} {
+	if n.cfg.BridgePools == nil {
+		n.cfg.BridgePools = DefaultBridgePools()
+	}
+	if n.cfg.DynamicPorts != "" {
+		if _, err := parsePorts(n.cfg.DynamicPorts); err != nil {
+			return nil, fmt.Errorf("range of dynamic host ports: %w", err)
+		}
+	}
+	for _, dir := range []string{n.cfg.StateDir, n.namespaces(), n.endpointsDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the network's directory: %w", err)
 		}
@@ -92,10 +119,19 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 	if n.host, err = openHostNetNS(n.cfg.HostNetNS); err != nil {
 		return nil, err
 	}
-	if n.nl, err = netlink.NewHandleAt(netns.NsHandle(n.host), unix.NETLINK_ROUTE); err != nil {
+	n.within = n.cfg.HostNetNS == ""
+	if n.nl, err = netlink.NewHandleAt(netns.NsHandle(n.host), unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	if n.claim, err = n.claimSubnet(n.cfg.Pools); err != nil {
+	socket, err := nl.GetNetlinkSocketAt(netns.NsHandle(n.host), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	n.raw = &nl.SocketHandle{Socket: socket}
+	if err = n.claimSubnets(); err != nil {
+		return nil, err
+	}
+	if err = n.loadEndpoints(); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -106,17 +142,25 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 		return nil, err
 	}
 	failpoint.Hit("network/open/after")
-	n.log.Info("task subnet", "subnet", n.claim.subnet, "mtu", n.mtu)
+	n.watch()
+	n.log.Info("task subnets", "awsvpc", n.claim.subnet, "bridge", n.bridge.subnet, "mtu", n.mtu)
 	return n, nil
 }
 
-// Close gives up the claim; what tasks have stays.
+// Close gives up the claims and the held ports; what tasks have stays.
 func (n *Network) Close() error {
+	n.watcher.stop()
+	n.ports.close()
 	if n.nl != nil {
 		n.nl.Close()
 	}
-	if n.claim != nil {
-		n.claim.close()
+	if n.raw != nil {
+		n.raw.Close()
+	}
+	for _, c := range []*claim{n.claim, n.bridge, n.rules.hostMetadata} {
+		if c != nil {
+			c.close()
+		}
 	}
 	if n.host >= 0 {
 		unix.Close(n.host)
@@ -125,26 +169,35 @@ func (n *Network) Close() error {
 	return nil
 }
 
-// Subnet is what this host's tasks get their addresses from.
+// Subnet is what this host's awsvpc tasks get their addresses from.
 func (n *Network) Subnet() netip.Prefix { return n.claim.subnet }
+
+// BridgeSubnet is what containers of network mode bridge get theirs from.
+func (n *Network) BridgeSubnet() netip.Prefix { return n.bridge.subnet }
 
 func (n *Network) namespaces() string { return filepath.Join(n.cfg.RunDir, "netns") }
 
 func (n *Network) namespace(taskID string) string { return filepath.Join(n.namespaces(), taskID) }
 
 func (n *Network) prepareHost() error {
-	if err := n.addSubnet(n.claim.subnet); err != nil {
-		return err
+	for _, c := range []*claim{n.claim, n.bridge} {
+		if err := n.addSubnet(c.subnet); err != nil {
+			return err
+		}
 	}
 	n.mtu = n.uplinkMTU()
-	if err := inNetNS(n.host, enableForwarding); err != nil {
+	if err := n.onHost(enableForwarding); err != nil {
 		return err
 	}
-	c, err := nftables.New(nftables.WithNetNSFd(n.host))
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+	return n.installRules()
+}
+
+// onHost runs f in the host's network namespace.
+func (n *Network) onHost(f func() error) error {
+	if n.within {
+		return f()
 	}
-	return installRules(c, n.inst, n.claim.subnet)
+	return inNetNS(n.host, f)
 }
 
 // addSubnet gives the host what it has of a subnet: the gateway's address, and a route by which what is
@@ -259,7 +312,8 @@ func (n *Network) Setup(ctx context.Context, taskID string, ni *dispatchpb.Netwo
 	defer unix.Close(ns)
 	defer inside.Close()
 	failpoint.Hit("network/setup/namespace")
-	if err := n.link(taskID, nic, ns, inside); err != nil {
+	l := link{name: n.inst.link(taskID), alias: n.inst.alias(taskID), nic: nic, gateway: Gateway(n.claim.subnet)}
+	if err := n.connect(l, ns, inside); err != nil {
 		return fail(err)
 	}
 	failpoint.Hit("network/setup/after")
@@ -291,8 +345,15 @@ func (n *Network) enterNamespace(path string) (ns int, inside *netlink.Handle, e
 	return ns, inside, err
 }
 
-// link makes the veth pair and everything on both of its ends.
-func (n *Network) link(taskID string, nic nic, ns int, inside *netlink.Handle) error {
+// link is a veth pair to be: the host's end, and the interface inside.
+type link struct {
+	name, alias string
+	nic         nic
+	gateway     netip.Addr // as which the host speaks to it
+}
+
+// loopback brings lo up in a namespace.
+func loopback(inside *netlink.Handle) error {
 	lo, err := inside.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find the task's lo: %w", err)
@@ -300,17 +361,29 @@ func (n *Network) link(taskID string, nic nic, ns int, inside *netlink.Handle) e
 	if err := inside.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("bring the task's lo up: %w", err)
 	}
-	host, eth0, err := n.pair(taskID, nic, ns, inside)
+	return nil
+}
+
+// connect makes the veth pair and everything on both of its ends.
+func (n *Network) connect(l link, ns int, inside *netlink.Handle) error {
+	if err := loopback(inside); err != nil {
+		return err
+	}
+	host, eth0, err := n.pair(l, ns, inside)
 	if err != nil {
 		return err
 	}
 	failpoint.Hit("network/setup/pair")
 
 	// The host's end, without the route: nothing is sent to the task before it is ready.
-	if host.Attrs().Alias != n.inst.alias(taskID) {
-		if err := n.nl.LinkSetAlias(host, n.inst.alias(taskID)); err != nil {
+	nic := l.nic
+	if host.Attrs().Alias != l.alias {
+		if err := n.nl.LinkSetAlias(host, l.alias); err != nil {
 			return fmt.Errorf("mark the host's end as ours: %w", err)
 		}
+	}
+	if err := n.routeLocalnet(host); err != nil {
+		return err
 	}
 	// Who does not know the fixed neighbour, as a sandboxed kernel, gets an answer to its ARP request.
 	if err := n.nl.AddrReplace(host, &netlink.Addr{IPNet: ipNet(router), Scope: unix.RT_SCOPE_LINK}); err != nil {
@@ -339,7 +412,7 @@ func (n *Network) link(taskID string, nic nic, ns int, inside *netlink.Handle) e
 	}
 
 	in := &netlink.Route{LinkIndex: host.Attrs().Index, Dst: ipNet(nic.addr), Scope: unix.RT_SCOPE_LINK,
-		Src: Gateway(n.claim.subnet).AsSlice(), Protocol: routeProtocol}
+		Src: l.gateway.AsSlice(), Protocol: routeProtocol}
 	err = n.nl.RouteAdd(in)
 	if errors.Is(err, unix.EEXIST) {
 		err = n.sameRoute(nic.addr, host.Attrs().Index)
@@ -350,10 +423,10 @@ func (n *Network) link(taskID string, nic nic, ns int, inside *netlink.Handle) e
 	return nil
 }
 
-// pair returns the two ends of the task's link. Ends that do not belong together, or are not those of
-// this interface, are made anew.
-func (n *Network) pair(taskID string, nic nic, ns int, inside *netlink.Handle) (host, eth0 netlink.Link, err error) {
-	name := n.inst.link(taskID)
+// pair returns the two ends of the link. Ends that do not belong together, or are not those of this
+// interface, are made anew.
+func (n *Network) pair(l link, ns int, inside *netlink.Handle) (host, eth0 netlink.Link, err error) {
+	name, nic := l.name, l.nic
 	host, err = linkByName(n.nl, name)
 	if err != nil {
 		return nil, nil, err
@@ -443,39 +516,58 @@ func (n *Network) Teardown(ctx context.Context, taskID string) error {
 
 // teardown removes the link first: as long as there is a link, List names the task.
 func (n *Network) teardown(taskID string) error {
-	host, err := linkByName(n.nl, n.inst.link(taskID))
-	if err != nil {
+	if err := n.removeLink(n.inst.link(taskID)); err != nil {
 		return err
-	}
-	if host != nil {
-		if err := n.nl.LinkDel(host); err != nil && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("remove link %s: %w", host.Attrs().Name, err)
-		}
 	}
 	failpoint.Hit("network/teardown/link")
 	return removeNetNS(n.namespace(taskID))
 }
 
+func (n *Network) removeLink(name string) error {
+	host, err := linkByName(n.nl, name)
+	if err != nil {
+		return err
+	}
+	if host != nil {
+		if err := n.nl.LinkDel(host); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove link %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // List implements agent.Network. It also names tasks whose Setup or Teardown was interrupted.
 func (n *Network) List(context.Context) ([]string, error) {
-	entries, err := os.ReadDir(n.namespaces())
+	ids, err := namesIn(n.namespaces())
 	if err != nil {
 		return nil, fmt.Errorf("list network namespaces: %w", err)
 	}
-	ids := make([]string, 0, len(entries))
-	for _, e := range entries {
-		ids = append(ids, e.Name())
-	}
 	return ids, nil
+}
+
+// namesIn lists a directory, sorted.
+func namesIn(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
 }
 
 // Reset removes all that the instance made on this host, with its claim, and closes n.
 func (n *Network) Reset(ctx context.Context) error {
 	defer n.Close()
+	n.watcher.stop()
 	ids, err := n.List(ctx)
 	errs := []error{err}
 	for _, id := range ids {
 		errs = append(errs, n.Teardown(ctx, id))
+	}
+	endpoints, err := n.Connected(ctx)
+	errs = append(errs, err)
+	for _, e := range endpoints {
+		errs = append(errs, n.Disconnect(ctx, e.TaskID, e.Container))
 	}
 	links, err := n.nl.LinkList()
 	errs = append(errs, err)
@@ -489,7 +581,8 @@ func (n *Network) Reset(ctx context.Context) error {
 		err = removeTable(c, n.inst.table())
 	}
 	errs = append(errs, err)
-	errs = append(errs, n.removeSubnet(n.claim.subnet))
+	errs = append(errs, n.leaveDocker())
+	errs = append(errs, n.removeSubnet(n.claim.subnet), n.removeSubnet(n.bridge.subnet))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("reset network: %w", err) // the claim stays: what is left still uses the subnet
 	}
@@ -497,7 +590,11 @@ func (n *Network) Reset(ctx context.Context) error {
 		return fmt.Errorf("reset network: %w", err)
 	}
 	os.Remove(n.namespaces())
-	return n.claim.remove()
+	os.Remove(n.endpointsDir())
+	if n.rules.hostMetadata != nil {
+		errs = append(errs, n.rules.hostMetadata.remove())
+	}
+	return errors.Join(append(errs, n.claim.remove(), n.bridge.remove())...)
 }
 
 func ipNet(a netip.Addr) *net.IPNet {

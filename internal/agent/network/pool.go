@@ -31,10 +31,11 @@ type claimRecord struct {
 	Instance string `json:"instance"`
 }
 
-// remembered is the instance's own memory of its subnet, so that it gets the same one again.
+// remembered is the instance's own memory of its subnets, so that it gets the same ones again.
 type remembered struct {
-	Schema int    `json:"schema"`
-	Subnet string `json:"subnet"`
+	Schema int          `json:"schema"`
+	Subnet netip.Prefix `json:"subnet"`
+	Bridge netip.Prefix `json:"bridge,omitzero"`
 }
 
 const schema = 1
@@ -42,21 +43,41 @@ const schema = 1
 // errBusy says that a subnet is another's.
 var errBusy = errors.New("is in use")
 
-// claimSubnet claims the first free one of the instance's remembered subnet and the pools.
-func (n *Network) claimSubnet(pools []netip.Prefix) (*claim, error) {
+// claimSubnets claims a subnet for tasks and one for the bridge.
+func (n *Network) claimSubnets() error {
 	if err := os.MkdirAll(n.cfg.PoolDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the directory of subnet claims: %w", err)
+		return fmt.Errorf("make the directory of subnet claims: %w", err)
 	}
 	last, err := n.recall()
 	if err != nil {
-		return nil, err
-	}
-	if last.IsValid() {
-		pools = slices.Insert(slices.Clone(pools), 0, last)
+		return err
 	}
 	used, err := n.usedPrefixes()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if n.claim, err = n.claimSubnet(n.cfg.Pools, last.Subnet, used); err != nil {
+		return err
+	}
+	used[n.claim.subnet] = "this Berth's awsvpc tasks"
+	if n.bridge, err = n.claimSubnet(n.cfg.BridgePools, last.Bridge, used); err != nil {
+		return err
+	}
+	now := remembered{schema, n.claim.subnet, n.bridge.subnet}
+	for _, p := range []netip.Prefix{last.Subnet, last.Bridge} {
+		if p.IsValid() && p != now.Subnet && p != now.Bridge {
+			if err := n.abandon(p); err != nil {
+				return err
+			}
+		}
+	}
+	return n.remember(now)
+}
+
+// claimSubnet claims the first free one of the instance's last subnet and the pools.
+func (n *Network) claimSubnet(pools []netip.Prefix, last netip.Prefix, used map[netip.Prefix]string) (*claim, error) {
+	if last.IsValid() {
+		pools = slices.Insert(slices.Clone(pools), 0, last)
 	}
 	var why []string
 	for _, p := range pools {
@@ -66,13 +87,6 @@ func (n *Network) claimSubnet(pools []netip.Prefix) (*claim, error) {
 		p = p.Masked()
 		c, err := n.tryClaim(p, used)
 		if err == nil {
-			if last.IsValid() && last != p {
-				err = n.abandon(last)
-			}
-			if err = errors.Join(err, n.remember(p)); err != nil {
-				c.close()
-				return nil, err
-			}
 			return c, nil
 		}
 		if !errors.Is(err, errBusy) {
@@ -202,30 +216,25 @@ func (c *claim) remove() error {
 
 func (n *Network) memory() string { return filepath.Join(n.cfg.StateDir, "network.json") }
 
-func (n *Network) recall() (netip.Prefix, error) {
+func (n *Network) recall() (r remembered, err error) {
 	b, err := os.ReadFile(n.memory())
 	if errors.Is(err, os.ErrNotExist) {
-		return netip.Prefix{}, nil
+		return r, nil
 	}
-	var r remembered
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("read the instance's subnet: %w", err)
+		return r, fmt.Errorf("read the instance's subnets: %w", err)
 	}
 	if r.Schema > schema {
-		return netip.Prefix{}, fmt.Errorf("%s has schema %d, newer than %d", n.memory(), r.Schema, schema)
+		return r, fmt.Errorf("%s has schema %d, newer than %d", n.memory(), r.Schema, schema)
 	}
-	p, err := netip.ParsePrefix(r.Subnet)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("read the instance's subnet: %w", err)
-	}
-	return p, nil
+	return r, nil
 }
 
-func (n *Network) remember(p netip.Prefix) error {
-	b, err := json.Marshal(remembered{schema, p.String()})
+func (n *Network) remember(r remembered) error {
+	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -239,7 +248,7 @@ func (n *Network) remember(p netip.Prefix) error {
 		err = os.Rename(tmp, n.memory())
 	}
 	if err != nil {
-		return fmt.Errorf("remember the instance's subnet: %w", err)
+		return fmt.Errorf("remember the instance's subnets: %w", err)
 	}
 	return nil
 }

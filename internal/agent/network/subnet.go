@@ -40,12 +40,19 @@ func nth(p netip.Prefix, n uint64) netip.Addr {
 
 // DefaultPools are the subnets to choose from, best first: the default subnets of AWS's default VPC,
 // 172.31.0.0/16, and then those of 172.30.0.0/16.
-func DefaultPools() []netip.Prefix {
+func DefaultPools() []netip.Prefix { return pools("172.31.0.0/16", "172.30.0.0/16") }
+
+// DefaultBridgePools are the subnets for containers of network mode bridge to choose from, best first.
+// Docker gives out the same ones last.
+func DefaultBridgePools() []netip.Prefix { return pools("172.29.0.0/16", "172.28.0.0/16") }
+
+// pools are the subnets /20 of networks /16.
+func pools(networks ...string) []netip.Prefix {
 	var pools []netip.Prefix
-	for _, vpc := range []string{"172.31.0.0/16", "172.30.0.0/16"} {
-		vpc := netip.MustParsePrefix(vpc)
+	for _, s := range networks {
+		network := netip.MustParsePrefix(s)
 		for i := range uint64(16) {
-			pools = append(pools, netip.PrefixFrom(nth(vpc, i<<12), 20))
+			pools = append(pools, netip.PrefixFrom(nth(network, i<<12), 20))
 		}
 	}
 	return pools
