@@ -30,6 +30,8 @@ type Service struct {
 	Protocols      []Protocol
 	TargetPrefix   string       // awsJson: what precedes the operation in X-Amz-Target
 	XMLNamespace   string       // query and XML protocols: the namespace of the answer
+	// NoErrorWrapping: restXml, an error is <Error> itself and not inside <ErrorResponse>.
+	NoErrorWrapping bool
 	Operations     []*Operation // sorted by name
 	Errors         []*Shape     // every modelled error, sorted by code
 }
@@ -53,6 +55,7 @@ type Operation struct {
 	Input         *Shape
 	Output        *Shape
 	ResultWrapper string // awsQuery: the element around the output
+	Unwrapped     bool   // restXml: the output's only member is the root element
 	Errors        []*Shape
 	ReadOnly      bool
 	Idempotent    bool

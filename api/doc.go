@@ -17,7 +17,8 @@
 // Conventions of the generated types, the same for every service:
 //
 //   - A scalar is a pointer (*string, *int32, *int64, *float64, *bool, *time.Time); nil is absent.
-//     A blob is a []byte, nil is absent.
+//     A blob is a []byte, nil is absent; one that is streamed is an io.Reader, in an output an
+//     io.ReadCloser, which is the receiver's to close.
 //   - An enum is a string type of its own, by value; "" is absent. Values the model does not know are
 //     carried, not refused: whether they are allowed is for the service to say.
 //   - A list is a slice of values and a map a map[string]V; nil is absent, empty is empty, and both

@@ -37,7 +37,14 @@ type CommonError struct {
 	Message string
 	Status  int   // 0: 400
 	Fault   Fault // 0: from the status
+
+	// Details are further elements of the error in XML, Header what the answer's headers say beside it.
+	Details []Detail
+	Header  map[string]string
 }
+
+// Detail is one element of an error beside code and message.
+type Detail struct{ Name, Value string }
 
 func (e *CommonError) Error() string        { return e.Code + ": " + e.Message }
 func (e *CommonError) ErrorCode() string    { return e.Code }

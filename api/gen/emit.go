@@ -58,7 +58,7 @@ func (p *goPackage) emitTypes() []byte {
 		}
 		b.WriteString(")\n\n")
 	}
-	return p.header("", &b, "time", apiPath)
+	return p.header("", &b, "io", "time", apiPath)
 }
 
 // emitFields writes a structure's fields; plain is the member that becomes a plain string.
@@ -67,6 +67,9 @@ func (p *goPackage) emitFields(b *bytes.Buffer, n, plain string) {
 	for _, m := range p.members[n] {
 		r := s.Members[m]
 		typ := p.goType(r.Shape, false)
+		if r.Streaming {
+			typ = streamType(p, n)
+		}
 		if m == plain {
 			typ = "string"
 		}
@@ -86,6 +89,14 @@ func (p *goPackage) emitFields(b *bytes.Buffer, n, plain string) {
 		}
 		fmt.Fprintf(b, "%s %s `json:\"%s,omitzero\"`%s\n", upperFirst(m), typ, m, note)
 	}
+}
+
+// streamType is a streaming blob's: a reader that whoever gets an output has to close.
+func streamType(p *goPackage, structure string) string {
+	if op, ok := strings.CutSuffix(structure, "Output"); ok && slices.Contains(p.operations, op) {
+		return "io.ReadCloser"
+	}
+	return "io.Reader"
 }
 
 func (p *goPackage) emitService() []byte {
@@ -127,6 +138,7 @@ var _ API = Client{}
 	fmt.Fprintf(&b, "Protocols: []api.Protocol{%s},\n", "api."+strings.Join(p.protocols, ", api."))
 	setField(&b, "TargetPrefix", meta.TargetPrefix)
 	setField(&b, "XMLNamespace", meta.XMLNamespace)
+	setFlag(&b, "NoErrorWrapping", meta.noErrorWrapping)
 	b.WriteString("Operations: []*api.Operation{\n")
 	for _, op := range p.operations {
 		fmt.Fprintf(&b, "&op%s,\n", op)
@@ -147,6 +159,7 @@ var _ API = Client{}
 			name, op.Name, p.name, op.HTTP.Method, op.HTTP.RequestURI, status, shapeVar(name+"Input"), shapeVar(name+"Output"))
 		if op.Output != nil {
 			setField(&b, "ResultWrapper", op.Output.ResultWrapper)
+			setFlag(&b, "Unwrapped", op.Output.unwrapped)
 		}
 		if len(op.Errors) > 0 {
 			b.WriteString("Errors: []*api.Shape{")

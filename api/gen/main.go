@@ -14,6 +14,7 @@ import (
 // served lists the services there are packages for.
 var served = []service{
 	{pkg: "ecs", data: "ecs/2014-11-13", impl: "internal/ecs"},
+	{pkg: "s3", data: "s3/2006-03-01", impl: "internal/s3", without: s3Without, rest: &s3REST},
 	{pkg: "sts", data: "sts/2011-06-15", impl: "internal/sts"},
 }
 
@@ -23,6 +24,8 @@ type service struct {
 	data       string   // directory in botocore's data
 	impl       string   // directory of the implementation, for the compatibility table
 	operations []string // those served; nil: all of the model
+	without    []string // those left out all the same
+	rest       *rest    // what botocore's model does not say; nil: nothing
 }
 
 func main() {
@@ -69,6 +72,7 @@ func generate(root string) (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.rest.amend(m)
 		p, err := resolve(s.pkg, m)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.pkg, err)

@@ -28,6 +28,8 @@ type metadata struct {
 	SigningName     string
 	TargetPrefix    string
 	XMLNamespace    string
+
+	noErrorWrapping bool // see rest
 }
 
 type operation struct {
@@ -61,6 +63,8 @@ type ref struct {
 	IdempotencyToken bool
 	Box              bool
 	Deprecated       bool
+
+	unwrapped bool // see rest
 }
 
 type shape struct {

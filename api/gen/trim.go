@@ -19,7 +19,7 @@ func trimAll(root, dataDir string) error {
 		if err != nil {
 			return err
 		}
-		out, err := trim(raw, s.operations)
+		out, err := trim(raw, s.operations, s.without)
 		if err != nil {
 			return fmt.Errorf("trimming the model of %s: %w", s.pkg, err)
 		}
@@ -53,8 +53,9 @@ func readModel(path string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// trim keeps the operations asked for (nil: all), the shapes they reach, and no prose.
-func trim(raw []byte, operations []string) ([]byte, error) {
+// trim keeps the operations asked for (nil: all) without those to be left out, the shapes they reach, and
+// no prose.
+func trim(raw []byte, operations, without []string) ([]byte, error) {
 	var m struct {
 		Version    string                    `json:"version"`
 		Metadata   map[string]any            `json:"metadata"`
@@ -99,7 +100,7 @@ func trim(raw []byte, operations []string) ([]byte, error) {
 		return nil
 	}
 	for name, op := range m.Operations {
-		if operations != nil && !slices.Contains(operations, name) {
+		if operations != nil && !slices.Contains(operations, name) || slices.Contains(without, name) {
 			delete(m.Operations, name)
 			continue
 		}
