@@ -66,7 +66,7 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	}
 	socket := in.Run("dispatch.sock")
 	if h.agent, err = agent.New(agent.Config{
-		Dir: in.Path("agent"), Runtime: h.runtime, Network: h.network, Output: h.output, Hello: hello,
+		Dir: in.Path("agent"), Runtime: h.runtime, Processes: h.runtime, Network: h.network, Output: h.output, Hello: hello,
 		Logger: log.With("room", "agent"),
 		Dial: func(context.Context) (*grpc.ClientConn, error) {
 			// The socket's directory is the owner's alone; that is the credential.

@@ -21,7 +21,8 @@ import (
 	"github.com/berthhq/berth/internal/failpoint"
 )
 
-// Config is what an Agent needs. Dir, Dial, the three rooms and Hello are required.
+// Config is what an Agent needs. Dir, Dial, Runtime, Processes, Network, Output and
+// Hello are required.
 type Config struct {
 	Dir string // the agent's own state: agent.db and the tasks' generated files
 
@@ -33,6 +34,12 @@ type Config struct {
 	Network Network
 	Output  Output
 
+	Processes Processes
+	Volumes   Volumes  // nil: host directories alone
+	Bridge    Bridge   // nil: tasks in mode bridge get an interface, as in mode awsvpc
+	Metadata  Metadata // nil: containers are not told of any endpoint
+	Objects   Objects  // default: the server, through Dial
+
 	// Hello is what the host says of itself. HostID, BootID and LastSequence are filled in.
 	Hello *dispatchpb.Hello
 	// BootID tells one boot of the host from the next. Default: the kernel's.
@@ -40,6 +47,9 @@ type Config struct {
 
 	PullPolicy  PullPolicy    // default: PullDefault
 	StopTimeout time.Duration // between stop signal and SIGKILL, for containers that name none; default 30 s
+	// PullUpfront has images pulled also for containers that wait for others
+	// (ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT).
+	PullUpfront bool
 	// Retention is how long a stopped task's output is kept, and its ID remembered; default 3 h, which
 	// is when Amazon's agent removes containers.
 	Retention time.Duration
@@ -88,11 +98,17 @@ type containerRef struct {
 func New(cfg Config) (*Agent, error) { return open(cfg, disk{}) }
 
 func open(cfg Config, disk disk) (*Agent, error) {
-	if cfg.Dir == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Output == nil {
-		return nil, errors.New("agent: Dir, Runtime, Network and Output are required")
+	if cfg.Dir == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Output == nil || cfg.Processes == nil {
+		return nil, errors.New("agent: Dir, Runtime, Processes, Network and Output are required")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Volumes == nil {
+		cfg.Volumes = hostPaths{}
+	}
+	if cfg.Objects == nil {
+		cfg.Objects = dialed{cfg.Dial}
 	}
 	cfg.PullPolicy = cmp.Or(cfg.PullPolicy, PullDefault)
 	cfg.StopTimeout = cmp.Or(cfg.StopTimeout, 30*time.Second)

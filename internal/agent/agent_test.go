@@ -61,8 +61,8 @@ func wantStatus(t *testing.T, w *world, task *dispatchpb.Task, want string) *dis
 // wantNothingLeft checks that a stopped task has left nothing but its output.
 func wantNothingLeft(t *testing.T, w *world) {
 	t.Helper()
-	if n := len(w.runtime.containers) + len(w.runtime.cgroups) + len(w.network.up) + len(w.output.attached); n != 0 {
-		t.Fatalf("left: containers %v, cgroups %v, networks %v, FIFOs %v", w.runtime.containers, w.runtime.cgroups, w.network.up, w.output.attached)
+	if left := w.left(); left != "" {
+		t.Fatal(left)
 	}
 	if s := w.agent.Snapshot(); len(s.Tasks) != 0 {
 		t.Fatalf("the agent still knows %v", s.Tasks)

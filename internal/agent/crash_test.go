@@ -344,9 +344,8 @@ func happen(dir string, tasks []*dispatchpb.Task, deeds []deed, delays []int, st
 			wrong = append(wrong, task.Arn+" stopped without a reason")
 		}
 	}
-	if n := len(w.runtime.containers) + len(w.runtime.cgroups) + len(w.network.up) + len(w.output.attached); n > 0 {
-		wrong = append(wrong, fmt.Sprintf("left: containers %v, cgroups %v, networks %v, FIFOs %v",
-			w.runtime.containers, w.runtime.cgroups, w.network.up, w.output.attached))
+	if left := w.left(); left != "" {
+		wrong = append(wrong, left)
 	}
 	if left := w.agent.Snapshot().Tasks; len(left) > 0 {
 		wrong = append(wrong, fmt.Sprintf("still known: %v", left))

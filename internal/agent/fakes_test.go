@@ -38,6 +38,10 @@ type fakeRuntime struct {
 	mute       bool // no events
 	pulls      int
 	signals    []string // "signal id"
+
+	restarts   map[string]int // ever, by ID
+	restartErr func(id string) error
+	exec       func(id string, args []string) (int, string, error)
 }
 
 type fakeContainer struct {
@@ -46,7 +50,7 @@ type fakeContainer struct {
 }
 
 func newFakeRuntime() *fakeRuntime {
-	return &fakeRuntime{containers: map[string]*fakeContainer{}, cgroups: map[string]bool{}, starts: map[string]int{}}
+	return &fakeRuntime{containers: map[string]*fakeContainer{}, cgroups: map[string]bool{}, starts: map[string]int{}, restarts: map[string]int{}}
 }
 
 // pause takes the time that op takes; an interrupted op did not happen.
@@ -266,6 +270,47 @@ func (f *fakeRuntime) RemoveTask(ctx context.Context, id string) error {
 	return nil
 }
 
+func (f *fakeRuntime) Exec(ctx context.Context, id string, args []string) (int, []byte, error) {
+	if err := f.pause(ctx, "exec"); err != nil {
+		return 0, nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.containers[id]; c == nil || c.state.Phase != PhaseRunning {
+		return 0, nil, errors.New("the container does not run")
+	}
+	if f.exec == nil {
+		return 0, nil, nil
+	}
+	code, output, err := f.exec(id, args)
+	return code, []byte(output), err
+}
+
+func (f *fakeRuntime) Restart(ctx context.Context, id string) (time.Time, error) {
+	if err := f.pause(ctx, "restart"); err != nil {
+		return time.Time{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.restartErr != nil {
+		if err := f.restartErr(id); err != nil {
+			return time.Time{}, err
+		}
+	}
+	c := f.containers[id]
+	if c == nil {
+		return time.Time{}, errors.New("no such container")
+	}
+	if c.state.Phase == PhaseRunning {
+		return c.state.StartedAt, nil
+	}
+	f.restarts[id]++
+	c.state.Phase, c.state.StartedAt, c.state.FinishedAt, c.state.ExitCode = PhaseRunning, time.Now(), time.Time{}, 0
+	return c.state.StartedAt, nil
+}
+
+func (f *fakeRuntime) Usage(context.Context, string) (Usage, error) { return Usage{}, nil }
+
 // reboot ends everything, as the kernel does.
 func (f *fakeRuntime) reboot() {
 	f.mu.Lock()
@@ -317,6 +362,84 @@ func (f *fakeNetwork) List(context.Context) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Collect(maps.Keys(f.up)), nil
+}
+
+// fakeBridge is a Bridge in memory.
+type fakeBridge struct {
+	mu    sync.Mutex
+	up    map[string]Endpoint // by task and container
+	calls int
+	err   error
+}
+
+func (f *fakeBridge) Connect(_ context.Context, e Endpoint) (Connection, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	if f.err != nil {
+		return Connection{}, f.err
+	}
+	key := e.TaskID + "/" + e.Container
+	f.up[key] = e
+	c := Connection{NetNS: "/run/netns/" + key, Gateway: "172.17.0.1", MAC: "02:42:ac:11:00:02", IPv4: "172.17.0." + e.Container[len(e.Container)-1:] + "2"}
+	for _, p := range e.Ports {
+		b := proto.Clone(p).(*dispatchpb.PortMapping)
+		b.BindIp = "0.0.0.0"
+		if b.HostPort == 0 {
+			b.HostPort = 32768
+		}
+		c.Bindings = append(c.Bindings, b)
+	}
+	return c, nil
+}
+
+func (f *fakeBridge) Disconnect(_ context.Context, taskID, container string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.up, taskID+"/"+container)
+	return nil
+}
+
+func (f *fakeBridge) Connected(context.Context) ([]Endpoint, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.up)), nil
+}
+
+// fakeVolumes is a Volumes in memory.
+type fakeVolumes struct {
+	mu  sync.Mutex
+	of  map[string]bool // tasks
+	err error
+}
+
+func (f *fakeVolumes) Provide(_ context.Context, t *dispatchpb.Task) (map[string]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.of[taskID(t.Arn)] = true
+	dirs := map[string]string{}
+	for _, v := range t.Volumes {
+		if dirs[v.Name] = v.HostPath; v.HostPath == "" {
+			dirs[v.Name] = "/volumes/" + taskID(t.Arn) + "/" + v.Name
+		}
+	}
+	return dirs, nil
+}
+
+func (f *fakeVolumes) Release(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.of, id)
+	return nil
+}
+
+func (f *fakeVolumes) List(context.Context) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.of)), nil
 }
 
 // fakeOutput is an Output in memory.
@@ -569,6 +692,8 @@ type world struct {
 	runtime *fakeRuntime
 	network *fakeNetwork
 	output  *fakeOutput
+	bridge  *fakeBridge
+	volumes *fakeVolumes
 	server  *fakeServer
 	lis     *bufconn.Listener
 	grpc    *grpc.Server
@@ -585,6 +710,7 @@ func newWorld(dir string) *world {
 		dir: dir, runtime: newFakeRuntime(),
 		network: &fakeNetwork{up: map[string]bool{}},
 		output:  &fakeOutput{attached: map[string]bool{}},
+		bridge:  &fakeBridge{up: map[string]Endpoint{}}, volumes: &fakeVolumes{of: map[string]bool{}},
 		server:  newFakeServer(), lis: bufconn.Listen(1 << 16), grpc: grpc.NewServer(), bootID: "boot-1", disk: disk{noSync: true},
 	}
 	dispatchpb.RegisterDispatchServer(w.grpc, w.server)
@@ -594,7 +720,8 @@ func newWorld(dir string) *world {
 
 func (w *world) config() Config {
 	cfg := Config{
-		Dir: w.dir, Runtime: w.runtime, Network: w.network, Output: w.output, BootID: w.bootID,
+		Dir: w.dir, Runtime: w.runtime, Network: w.network, Output: w.output,
+		Processes: w.runtime, Bridge: w.bridge, Volumes: w.volumes, BootID: w.bootID,
 		Hello: &dispatchpb.Hello{Hostname: "host", CpuUnits: 2048, MemoryMib: 4096},
 		Dial: func(context.Context) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///bufconn",
@@ -647,6 +774,21 @@ func testTask(name string, n int) *dispatchpb.Task {
 			Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("image%d", i), Essential: true,
 		})
 	}
+	return t
+}
+
+// left says what a host still holds of its tasks.
+func (w *world) left() string {
+	n := len(w.runtime.containers) + len(w.runtime.cgroups) + len(w.network.up) + len(w.output.attached) + len(w.bridge.up) + len(w.volumes.of)
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("left: containers %v, cgroups %v, networks %v, FIFOs %v, connections %v, volumes %v",
+		w.runtime.containers, w.runtime.cgroups, w.network.up, w.output.attached, w.bridge.up, w.volumes.of)
+}
+
+func bridged(t *dispatchpb.Task) *dispatchpb.Task {
+	t.NetworkMode = networkBridge
 	return t
 }
 

@@ -37,8 +37,8 @@ func defaultHostFiles() hostFiles {
 // write generates /etc/hosts, /etc/hostname and /etc/resolv.conf for container i under dir and returns
 // their mounts. A file of the same name is overwritten in place: a container that has it mounted
 // keeps it. Nothing is synced to disk; the files are of use only to containers that the same power
-// cut ends.
-func (h hostFiles) write(dir string, t *dispatchpb.Task, i int) ([]Mount, error) {
+// cut ends. address is the container's, empty without one; links are the lines that its links add.
+func (h hostFiles) write(dir string, t *dispatchpb.Task, i int, address string, links []byte) ([]Mount, error) {
 	c := t.Containers[i]
 	dir = filepath.Join(dir, strconv.Itoa(i))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -73,11 +73,10 @@ func (h hostFiles) write(dir string, t *dispatchpb.Task, i int) ([]Mount, error)
 		}
 	} else {
 		name := containerHostname(t, i, "")
-		address := "127.0.1.1" // in mode none: Debian's way to give a host's name an address
-		if nic := t.NetworkInterface; hasInterface(t) {
-			address = nic.PrivateIpv4
+		if address == "" {
+			address = "127.0.1.1" // Debian's way to give the name of a host without a network an address
 		}
-		hosts = fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n%s", address, withAlias(name), extraHosts(c))
+		hosts = fmt.Appendf(nil, "127.0.0.1 localhost\n%s %s\n%s%s", address, withAlias(name), extraHosts(c), links)
 		if err := add("/etc/hostname", []byte(name+"\n")); err != nil {
 			return nil, err
 		}

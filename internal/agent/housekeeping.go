@@ -113,7 +113,9 @@ type leftovers struct {
 	containers map[string]string // runtime ID → task ID
 	attached   []string          // runtime IDs
 	networks   []string          // task IDs
-	tasks      map[string]bool   // task IDs
+	volumes    []string          // task IDs
+	endpoints  []Endpoint
+	tasks      map[string]bool // task IDs
 }
 
 // find lists all that the rooms hold.
@@ -131,6 +133,14 @@ func (a *Agent) find(ctx context.Context) (leftovers, error) {
 	}
 	if f.networks, err = a.cfg.Network.List(ctx); err != nil {
 		return f, fmt.Errorf("list task networks: %w", err)
+	}
+	if a.cfg.Bridge != nil {
+		if f.endpoints, err = a.cfg.Bridge.Connected(ctx); err != nil {
+			return f, fmt.Errorf("list connected containers: %w", err)
+		}
+	}
+	if f.volumes, err = a.cfg.Volumes.List(ctx); err != nil {
+		return f, fmt.Errorf("list task volumes: %w", err)
 	}
 	if f.attached, err = a.cfg.Output.Attached(ctx); err != nil {
 		return f, fmt.Errorf("list attached containers: %w", err)
@@ -161,6 +171,16 @@ func (f leftovers) without(tasks, containers map[string]bool) leftovers {
 	for _, id := range f.networks {
 		if !tasks[id] {
 			out.networks = append(out.networks, id)
+		}
+	}
+	for _, id := range f.volumes {
+		if !tasks[id] {
+			out.volumes = append(out.volumes, id)
+		}
+	}
+	for _, e := range f.endpoints {
+		if !tasks[e.TaskID] {
+			out.endpoints = append(out.endpoints, e)
 		}
 	}
 	for id := range f.tasks {
@@ -205,6 +225,16 @@ func (a *Agent) remove(ctx context.Context, f leftovers) error {
 	each("container", containers, a.cfg.Runtime.Delete)
 	each("output", f.attached, a.cfg.Output.Detach)
 	each("network", f.networks, a.cfg.Network.Teardown)
+	endpoints, names := make(map[string]Endpoint, len(f.endpoints)), make([]string, 0, len(f.endpoints))
+	for _, e := range f.endpoints {
+		name := e.TaskID + "/" + e.Container
+		endpoints[name] = e
+		names = append(names, name)
+	}
+	each("connection", names, func(ctx context.Context, name string) error {
+		return a.cfg.Bridge.Disconnect(ctx, endpoints[name].TaskID, endpoints[name].Container)
+	})
+	each("volumes", f.volumes, a.cfg.Volumes.Release)
 	each("task", tasks, func(ctx context.Context, id string) error {
 		if err := a.cfg.Runtime.RemoveTask(ctx, id); err != nil {
 			return err

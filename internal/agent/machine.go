@@ -1,10 +1,7 @@
 package agent
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -31,6 +28,14 @@ const (
 	doTeardown kind = "teardown" // task: its namespace
 	doRemove   kind = "remove"   // task: its cgroup
 	doFiles    kind = "files"    // task: its directory
+
+	doVolumes     kind = "volumes"     // task: the directories of its volumes
+	doEnvironment kind = "environment" // container: its environment files
+	doConnect     kind = "connect"     // container: its namespace, in mode bridge
+	doCheck       kind = "check"       // container: its health check, once
+	doRestart     kind = "restart"     // container: once more, after it has exited
+	doDisconnect  kind = "disconnect"  // container: its namespace
+	doRelease     kind = "release"     // task: its volumes
 )
 
 // step is one piece of work: at most one of each runs at a time, and every one may be repeated.
@@ -48,6 +53,7 @@ const (
 	startTimeout   = 3 * time.Minute
 	networkTimeout = 4 * time.Minute
 	attachTimeout  = time.Minute
+	fetchTimeout   = 30 * time.Second // environment files, all of one try
 	callTimeout    = 30 * time.Second // inspect, signal, kill, prepare
 	deleteTimeout  = 2 * time.Minute  // one try to delete or detach
 	clearTimeout   = 5 * time.Minute  // all of the clearing; what is left then is swept up later
@@ -71,8 +77,12 @@ type machine struct {
 	task *dispatchpb.Task // replaced, never changed
 	p    *progress
 
+	graph graph
+
 	stopTimeout time.Duration // for containers that name none
 	pullPolicy  PullPolicy
+	pullUpfront bool // also what waits for other containers
+	bridged     bool // there is a Bridge for tasks in mode bridge
 
 	// What follows is of this run of the agent only, and a crash loses it without harm.
 	running map[step]bool
@@ -83,8 +93,13 @@ type machine struct {
 	suspect []bool // something hinted that the container's state changed
 	killed  []time.Time
 	oom     []bool      // an OOM event named the container
+	botched []bool      // its restart failed
 	fifos   [][2]string // of standard output and error
+	health  []healthRun
+	envFile [][]*dispatchpb.KeyValue // what its environment files say
 	netNS   string
+	spaces  []string          // the containers' namespaces, in mode bridge
+	volumes map[string]string // the directory of each, by name
 	// resumed says that an earlier run of the agent may have done any step.
 	resumed    bool
 	clearingAt time.Time
@@ -113,23 +128,36 @@ type result struct {
 	at    time.Time
 	state ContainerState
 	found bool
+
+	volumes    map[string]string
+	connection Connection
+	variables  []*dispatchpb.KeyValue
+	exitCode   int
+	output     []byte
+	restarts   int64 // of the container, when the step began
 }
 
 // newMachine makes the machine of a task. p is nil for a task never seen before; resumed says that
 // the task comes from the record of an earlier run.
 func newMachine(t *dispatchpb.Task, p *progress, resumed bool) *machine {
 	n := len(t.Containers)
+	g, err := newGraph(t)
+	if err != nil {
+		panic("agent: " + err.Error()) // checkAssignment lets no such task through
+	}
 	m := &machine{
-		task: t, p: p, resumed: resumed,
+		task: t, p: p, resumed: resumed, graph: g,
 		running: map[step]bool{}, done: map[step]bool{}, failed: map[step]failure{},
 		known: make([]bool, n), created: make([]bool, n), suspect: make([]bool, n),
-		killed: make([]time.Time, n), oom: make([]bool, n), fifos: make([][2]string, n),
+		killed: make([]time.Time, n), oom: make([]bool, n), botched: make([]bool, n), fifos: make([][2]string, n),
+		health: make([]healthRun, n), envFile: make([][]*dispatchpb.KeyValue, n), spaces: make([]string, n),
 	}
 	if m.p == nil {
 		m.p = &progress{Containers: make([]containerProgress, n)}
 	}
 	for i := range n {
 		m.known[i] = !resumed
+		m.scheduleCheck(i)
 	}
 	if p != nil {
 		m.changed, m.urgent, m.handed, m.saved = 1, 1, 1, 1
@@ -225,7 +253,7 @@ func (m *machine) rebooted(hostName string, now time.Time) {
 	for i := range m.p.Containers {
 		c := &m.p.Containers[i]
 		if c.Started && !c.Exited {
-			m.exited(i, ContainerState{ExitCode: -1, FinishedAt: now}, now)
+			m.ended(i, exit{Code: -1, At: now}, now)
 			c.Reason = "ContainerRuntimeError: the host was restarted while the container ran"
 		}
 	}
@@ -254,20 +282,19 @@ func (m *machine) over() bool { return !m.p.StoppedAt.IsZero() }
 // launching says whether a step that can bring something into being is under way.
 func (m *machine) launching() bool {
 	for s := range m.running {
-		switch s.kind {
-		case doAdmit, doPrepare, doNetwork, doPull, doAttach, doCreate, doStart:
+		if s.launches() {
 			return true
 		}
 	}
 	return false
 }
 
-// holdsPlace says whether the task still needs its place among the launches.
-func (m *machine) holdsPlace() bool {
-	if m.p.Stopping {
-		return m.launching()
+func (s step) launches() bool {
+	switch s.kind {
+	case doAdmit, doPrepare, doVolumes, doNetwork, doPull, doAttach, doEnvironment, doConnect, doCreate, doStart, doRestart:
+		return true
 	}
-	return m.p.StartedAt.IsZero()
+	return false
 }
 
 // alive counts containers that were started and not seen to have stopped.
@@ -293,24 +320,26 @@ func (m *machine) advance(now time.Time) {
 		}
 		m.stop(reason, now)
 	}
-	allStarted, last := true, time.Time{}
+	m.settleRestarts(now)
+	m.judge(now)
+	up, last := true, time.Time{}
 	essentialExit, anyAlive := false, false
-	ended := now // when the first essential container, or the last of all, did
+	var ended time.Time // when the first essential container, or the last of all, did
 	for i, c := range m.task.Containers {
 		cp := &p.Containers[i]
-		allStarted = allStarted && cp.Started
+		up = up && (cp.Started || cp.Exited && !c.Essential)
 		if cp.StartedAt.After(last) {
 			last = cp.StartedAt
 		}
 		if c.Essential && cp.Exited {
 			essentialExit = true
-			if cp.FinishedAt.Before(ended) {
+			if cp.Started && (ended.IsZero() || cp.FinishedAt.Before(ended)) {
 				ended = cp.FinishedAt
 			}
 		}
 		anyAlive = anyAlive || !cp.Exited
 	}
-	if allStarted && p.StartedAt.IsZero() {
+	if up && p.StartedAt.IsZero() {
 		// Also when it is being stopped already: it did run.
 		p.StartedAt = last
 		if last.IsZero() {
@@ -319,7 +348,7 @@ func (m *machine) advance(now time.Time) {
 		m.touch(now, true)
 	}
 	if essentialExit || !anyAlive {
-		if p.ExecutionStoppedAt.IsZero() {
+		if p.ExecutionStoppedAt.IsZero() && !ended.IsZero() {
 			p.ExecutionStoppedAt = ended
 			m.touch(now, true)
 		}
@@ -350,50 +379,6 @@ func (m *machine) allKnown() bool {
 	return true
 }
 
-// begun says whether a step may have left something behind, in this run of the agent or an earlier.
-func (m *machine) begun(k kind, i int) bool {
-	s := step{k, i}
-	return m.resumed || m.done[s] || m.failed[s].tries > 0
-}
-
-// clearing lists what must be undone, each with what must be undone before it.
-func (m *machine) clearing(yield func(s step, after []step) bool) {
-	deletes := make([]step, 0, len(m.task.Containers))
-	for i := range m.task.Containers {
-		remove := step{doDelete, i}
-		if m.begun(doCreate, i) {
-			deletes = append(deletes, remove)
-			if !yield(remove, nil) {
-				return
-			}
-		}
-		// The shim holds the FIFOs open until the container is deleted, so the output's end is seen
-		// only then.
-		if m.begun(doAttach, i) && !yield(step{doDetach, i}, []step{remove}) {
-			return
-		}
-	}
-	if hasInterface(m.task) && m.begun(doNetwork, theTask) &&
-		!yield(step{doTeardown, theTask}, deletes) {
-		return
-	}
-	if m.begun(doPrepare, theTask) && yield(step{doRemove, theTask}, deletes) {
-		yield(step{doFiles, theTask}, []step{{doRemove, theTask}})
-	}
-}
-
-// cleared says whether the clearing has come to its end. No container runs by then. Should a room
-// keep failing for clearTimeout, the task stops all the same, and what is left is for the sweep.
-func (m *machine) cleared(now time.Time) bool {
-	late := now.Sub(m.clearingAt) >= clearTimeout
-	for s := range m.clearing {
-		if !m.done[s] && (!late || m.running[s]) {
-			return false
-		}
-	}
-	return true
-}
-
 // plan lists the steps that can start now, and when to ask again if nothing happens before; a zero
 // time is never.
 func (m *machine) plan(now time.Time) (steps []step, wake time.Time) {
@@ -416,130 +401,23 @@ func (m *machine) plan(now time.Time) (steps []step, wake time.Time) {
 	if m.over() {
 		return nil, wake
 	}
-	p := m.p
-	for i := range p.Containers {
-		c := &p.Containers[i]
-		if !m.known[i] && !p.Clearing || m.suspect[i] && c.Started && !c.Exited {
+	for i := range m.p.Containers {
+		c := &m.p.Containers[i]
+		if (!m.known[i] && !m.p.Clearing || m.suspect[i] && c.Started && !c.Exited) && !m.running[step{doRestart, i}] {
 			want(doInspect, i)
 		}
 	}
 	switch {
-	case p.Clearing:
-		if m.saved < m.urgent {
-			return steps, wake // exit codes are durable before their source is deleted
-		}
-		at(m.clearingAt.Add(clearTimeout))
-		for s, after := range m.clearing {
-			ready := true
-			for _, a := range after {
-				ready = ready && (m.done[a] || a.kind == doDelete && !m.begun(doCreate, a.container))
-			}
-			if ready {
-				want(s.kind, s.container)
-			}
-		}
-	case p.Stopping:
+	case m.p.Clearing:
+		m.planClearing(want, at)
+	case m.p.Stopping:
 		m.planStop(now, want, at)
 	case m.allKnown():
-		m.planLaunch(want)
+		m.planLaunch(want, at)
+		m.planRestarts(want)
+		m.planChecks(now, want, at)
 	}
 	return steps, wake
-}
-
-func (m *machine) planStop(now time.Time, want func(kind, int), at func(time.Time)) {
-	for i := range m.p.Containers {
-		c := &m.p.Containers[i]
-		if !c.Started || c.Exited || !m.known[i] {
-			continue
-		}
-		switch deadline := c.SignaledAt.Add(m.patience(i)); {
-		case c.SignaledAt.IsZero():
-			want(doSignal, i)
-		case now.Before(deadline):
-			at(deadline)
-		case m.killed[i].IsZero() || !now.Before(m.killed[i].Add(killPatience)):
-			want(doKill, i)
-		default:
-			at(m.killed[i].Add(killPatience))
-		}
-	}
-}
-
-func (m *machine) planLaunch(want func(kind, int)) {
-	p := m.p
-	for i := range p.Containers {
-		c := &p.Containers[i]
-		if c.Exited {
-			continue
-		}
-		if c.Image == nil && m.pulls(i) {
-			want(doPull, i)
-		}
-		if !c.Started || m.resumed {
-			want(doAttach, i) // of a container that runs: in case the logger does not know it any more
-		}
-	}
-	if !p.StartedAt.IsZero() {
-		return
-	}
-	want(doPrepare, theTask)
-	ready := m.done[step{doPrepare, theTask}]
-	if hasInterface(m.task) {
-		want(doNetwork, theTask)
-		ready = ready && m.done[step{doNetwork, theTask}]
-	}
-	for i := range p.Containers {
-		c := &p.Containers[i]
-		ready = ready && (c.Started || c.Image != nil && m.done[step{doAttach, i}])
-	}
-	if !ready {
-		return
-	}
-	// Only now: a slow pull holds up no other task's launch.
-	if want(doAdmit, theTask); !m.done[step{doAdmit, theTask}] {
-		return
-	}
-	// All are created before the first starts: a task one of whose images is missing runs nothing.
-	// Nothing starts that a crash would make the host forget.
-	startable := m.saved > 0
-	for i := range p.Containers {
-		c := &p.Containers[i]
-		if c.Started || m.created[i] {
-			continue
-		}
-		startable = false
-		want(doCreate, i)
-	}
-	if !startable {
-		return
-	}
-	for i := range p.Containers {
-		if !p.Containers[i].Started {
-			want(doStart, i)
-			return // one after the other, in the definition's order
-		}
-	}
-}
-
-// pulls says whether container i pulls its image, rather than an earlier one with the same.
-func (m *machine) pulls(i int) bool {
-	for k := range i {
-		if m.task.Containers[k].Image == m.task.Containers[i].Image && m.p.Containers[k].Image == nil && !m.p.Containers[k].Exited {
-			return false
-		}
-	}
-	return true
-}
-
-// patience is how long a container may take to stop before it is killed.
-func (m *machine) patience(i int) time.Duration {
-	if m.task.Kill {
-		return 0
-	}
-	if s := m.task.Containers[i].StopTimeoutSeconds; s > 0 {
-		return time.Duration(s) * time.Second
-	}
-	return m.stopTimeout
 }
 
 // begin notes that a step has started.
@@ -559,6 +437,10 @@ func (m *machine) begin(s step, now time.Time) {
 // finish takes a step's result.
 func (m *machine) finish(s step, r result, now time.Time) {
 	delete(m.running, s)
+	if s.kind == doCheck {
+		m.checked(s.container, r, now)
+		return
+	}
 	if r.err != nil {
 		m.fail(s, r.err, now)
 		return
@@ -573,14 +455,27 @@ func (m *machine) finish(s step, r result, now time.Time) {
 		m.netNS = r.netNS
 		m.p.Networked = true
 		m.touch(now, false)
+	case doVolumes:
+		m.volumes = r.volumes
 	case doPull:
 		m.pulled(s.container, r.image, now)
 	case doAttach:
 		m.fifos[s.container] = r.fifos
+	case doEnvironment:
+		m.envFile[s.container] = r.variables
+	case doConnect:
+		m.connected(s.container, r.connection, now)
 	case doCreate:
 		m.created[s.container] = true
+		if c := &m.p.Containers[s.container]; c.CreatedAt.IsZero() {
+			c.CreatedAt = now
+			m.touch(now, false)
+		}
 	case doStart:
 		m.started(s.container, r.at, now)
+	case doRestart:
+		delete(m.done, s)
+		m.restarted(s.container, r.at, now)
 	case doSignal:
 		m.p.Containers[s.container].SignaledAt = now
 		m.touch(now, false)
@@ -592,18 +487,34 @@ func (m *machine) finish(s step, r result, now time.Time) {
 }
 
 func (m *machine) pulled(i int, img Image, now time.Time) {
-	open := false
 	for k, c := range m.task.Containers {
-		cp := &m.p.Containers[k]
-		if c.Image == m.task.Containers[i].Image && cp.Image == nil {
+		if cp := &m.p.Containers[k]; c.Image == m.task.Containers[i].Image && cp.Image == nil {
 			cp.Image = &img
 		}
-		open = open || cp.Image == nil
 	}
-	if !open && m.p.PullStoppedAt.IsZero() {
+	m.settlePulls(now)
+	m.touch(now, false)
+}
+
+// settlePulls notes when there is nothing left to pull.
+func (m *machine) settlePulls(now time.Time) {
+	for i := range m.p.Containers {
+		if c := &m.p.Containers[i]; c.Image == nil && !c.Exited {
+			return
+		}
+	}
+	if !m.p.PullStartedAt.IsZero() && m.p.PullStoppedAt.IsZero() {
 		m.p.PullStoppedAt = now
 	}
-	m.touch(now, false)
+}
+
+func (m *machine) connected(i int, c Connection, now time.Time) {
+	m.spaces[i] = c.NetNS
+	next := newConnection(c)
+	if have := m.p.Containers[i].Connection; have == nil || !have.equal(next) {
+		m.p.Containers[i].Connection = next
+		m.touch(now, false)
+	}
 }
 
 func (m *machine) started(i int, at, now time.Time) {
@@ -615,6 +526,7 @@ func (m *machine) started(i int, at, now time.Time) {
 		at = now
 	}
 	c.Started, c.StartedAt = true, at
+	m.scheduleCheck(i)
 	m.touch(now, false)
 }
 
@@ -627,135 +539,63 @@ func (m *machine) inspected(i int, r result, now time.Time) {
 	}
 	switch {
 	case r.found && r.state.Phase == PhaseRunning:
-		m.started(i, r.state.StartedAt, now)
 		m.suspect[i] = false
+		if c.Restart != nil {
+			m.restarted(i, r.state.StartedAt, now)
+		} else {
+			m.started(i, r.state.StartedAt, now)
+		}
 	case r.found && r.state.Phase == PhaseStopped:
 		m.exited(i, r.state, now)
+	case c.Restart != nil:
+		m.suspect[i] = false
+		if !r.found || m.botched[i] {
+			m.ended(i, *c.Restart, now)
+		}
 	case c.Started:
-		m.exited(i, ContainerState{ExitCode: -1, FinishedAt: now}, now)
+		m.ended(i, exit{Code: -1, At: now}, now)
 		c.Reason = "ContainerRuntimeError: the runtime has lost the container"
 	}
 }
 
+// exited takes the end of a container's process: it is the container's, unless it is to run again.
 func (m *machine) exited(i int, st ContainerState, now time.Time) {
 	c := &m.p.Containers[i]
 	m.started(i, st.StartedAt, now)
 	m.suspect[i] = false
-	c.Exited, c.ExitCode, c.FinishedAt = true, st.ExitCode, st.FinishedAt
-	if c.FinishedAt.IsZero() {
-		c.FinishedAt = now
+	if c.Restart != nil {
+		if st.FinishedAt.IsZero() || !st.FinishedAt.After(c.Restart.At) { // the one that is known
+			if m.botched[i] {
+				m.ended(i, *c.Restart, now)
+			}
+			return
+		}
+		m.restarted(i, st.StartedAt, now) // by a run of the agent that could not take a note of it
+	}
+	e := exit{Code: st.ExitCode, At: st.FinishedAt}
+	if e.At.IsZero() {
+		e.At = now
 	}
 	// An OOM event alone may be about a child of a container that went on; with the exit status of
 	// SIGKILL, which was not ours, it is about the container.
-	if st.OOMKilled || m.oom[i] && st.ExitCode == 137 && m.killed[i].IsZero() {
+	e.OOM = st.OOMKilled || m.oom[i] && st.ExitCode == 137 && m.killed[i].IsZero()
+	if m.restarts(i, e) {
+		c.Restart = &e
+		m.touch(now, true)
+		return
+	}
+	m.ended(i, e, now)
+}
+
+// ended makes an exit the container's.
+func (m *machine) ended(i int, e exit, now time.Time) {
+	c := &m.p.Containers[i]
+	m.suspect[i] = false
+	c.Restart = nil
+	c.Exited, c.ExitCode, c.FinishedAt = true, e.Code, e.At
+	if e.OOM {
 		c.Reason = "OutOfMemoryError: Container killed due to memory usage"
 	}
+	m.settlePulls(now)
 	m.touch(now, true)
-}
-
-// fail decides what a step's error means: try again, give the task up, or carry on regardless.
-func (m *machine) fail(s step, err error, now time.Time) {
-	f := m.failed[s]
-	f.err = err
-	f.tries++
-	f.again = now.Add(min(stepBackoff<<min(f.tries-1, 10), maxStepBackoff))
-	defer func() { m.failed[s] = f }()
-	if m.p.Stopping && s.launches() {
-		return // it was cancelled, or it no longer matters
-	}
-	switch s.kind {
-	case doPull:
-		m.pullFailed(s, &f, now)
-	case doCreate:
-		name := "CannotCreateContainerError"
-		if ociCreateFailed(err) {
-			name = "CannotStartContainerError"
-		}
-		m.giveUp(s.container, typed(name, "created", createTimeout, err), now)
-	case doStart:
-		m.giveUp(s.container, typed("CannotStartContainerError", "started", startTimeout, err), now)
-	case doAttach:
-		if m.p.Containers[s.container].Started {
-			return // its output is lost until this succeeds; the container matters more
-		}
-		m.giveUp(s.container, "ResourceInitializationError: failed to initialize logging driver: "+err.Error(), now)
-	case doPrepare:
-		m.giveUp(theTask, "ResourceInitializationError: failed to set up the task's resource limits: "+err.Error(), now)
-	case doNetwork:
-		m.giveUp(theTask, "ResourceInitializationError: failed to set up the task's network: "+err.Error(), now)
-	case doInspect:
-		m.suspect[s.container] = true
-	case doKill:
-		m.p.Containers[s.container].Reason = "CannotStopContainerError: " + err.Error()
-		m.touch(now, false)
-	case doSignal:
-		// It is killed when its time is over, as if it had ignored the signal.
-		if m.p.Containers[s.container].SignaledAt.IsZero() && f.tries >= 3 {
-			m.p.Containers[s.container].SignaledAt = now
-			m.touch(now, false)
-		}
-	}
-}
-
-func (m *machine) pullFailed(s step, f *failure, now time.Time) {
-	if m.p.Containers[s.container].Started {
-		// Only its digest and stop signal were wanted, after a crash: do without.
-		m.pulled(s.container, Image{Ref: m.task.Containers[s.container].Image}, now)
-		return
-	}
-	if timedOut(f.err) || permanent(f.err) || f.tries >= pullTries {
-		m.p.PullStoppedAt = now
-		m.giveUp(s.container, typed("CannotPullContainerError", "pulled", pullTimeout, f.err), now)
-		return
-	}
-	f.again = now.Add(pullBackoff << (f.tries - 1))
-}
-
-// giveUp stops the task for a typed reason, which is also the container's if there is one.
-func (m *machine) giveUp(i int, reason string, now time.Time) {
-	if i != theTask {
-		m.p.Containers[i].Reason = reason
-	}
-	m.stop(reason, now)
-}
-
-func (s step) launches() bool {
-	switch s.kind {
-	case doAdmit, doPrepare, doNetwork, doPull, doAttach, doCreate, doStart:
-		return true
-	}
-	return false
-}
-
-// typed gives an error ECS's type. A deadline that passed has a type of its own.
-func typed(name, state string, timeout time.Duration, err error) string {
-	if timedOut(err) {
-		return fmt.Sprintf("ContainerRuntimeTimeoutError: Could not transition to %s; timed out after waiting %s", state, timeout)
-	}
-	return name + ": " + err.Error()
-}
-
-// ociCreateFailed says whether the OCI runtime refused a container, such as for a command that is not in
-// its image. To ECS that is a start that failed: Docker calls the runtime's create when it starts a
-// container. The words are those of containerd's shim.
-func ociCreateFailed(err error) bool {
-	return strings.Contains(err.Error(), "OCI runtime create failed")
-}
-
-func timedOut(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
-
-// permanent says whether a pull's error will be the same next time. The runtime's error says in words
-// what is wrong with an image; the words are the registries' and containerd's.
-func permanent(err error) bool {
-	text := strings.ToLower(err.Error())
-	for _, w := range []string{
-		"not found", "manifest unknown", "name unknown", "does not exist",
-		"unauthorized", "denied", "forbidden", "authentication required", "authorization failed",
-		"invalid reference", "invalid image", "no match for platform", "corrupt",
-	} {
-		if strings.Contains(text, w) {
-			return true
-		}
-	}
-	return false
 }

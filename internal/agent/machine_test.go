@@ -67,7 +67,7 @@ func TestMachineOrder(t *testing.T) {
 		"pull 0", "attach 0", "pull 1", "attach 1", "prepare", "network", // together
 		"admit",
 		"create 0", "create 1", // together
-		"start 0", "start 1",
+		"start 0", "start 1", // together
 	}
 	if got := drive(m, &now); !slices.Equal(got, want) {
 		t.Fatalf("launch: %q, want %q", got, want)

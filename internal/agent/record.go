@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,14 +49,67 @@ type progress struct {
 
 // containerProgress is what is known of one container.
 type containerProgress struct {
-	Image      *Image    `json:"image,omitempty"`
-	Started    bool      `json:"started,omitempty"`
-	StartedAt  time.Time `json:"startedAt,omitzero"`
-	SignaledAt time.Time `json:"signaledAt,omitzero"` // when it was asked to stop
+	Image      *Image      `json:"image,omitempty"`
+	Connection *connection `json:"connection,omitempty"` // in mode bridge
+	Unblocked  bool        `json:"unblocked,omitempty"`  // what it depends on was met
+	CreatedAt  time.Time   `json:"createdAt,omitzero"`
+	Started    bool        `json:"started,omitempty"`
+	StartedAt  time.Time   `json:"startedAt,omitzero"`  // the first time
+	SignaledAt time.Time   `json:"signaledAt,omitzero"` // when it was asked to stop
+	// Exited: it will not run again, or, if it was never started, not at all.
 	Exited     bool      `json:"exited,omitempty"`
-	ExitCode   int       `json:"exitCode,omitempty"` // -1: unknown
+	ExitCode   int       `json:"exitCode,omitempty"` // -1: unknown, or none
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 	Reason     string    `json:"reason,omitempty"`
+
+	Restart      *exit     `json:"restart,omitempty"` // an exit that a restart is to follow
+	RestartCount int64     `json:"restartCount,omitempty"`
+	RestartedAt  time.Time `json:"restartedAt,omitzero"` // the last time
+
+	Health         string    `json:"health,omitempty"` // empty: there is no check, or nothing to check yet
+	HealthSince    time.Time `json:"healthSince,omitzero"`
+	HealthExitCode int       `json:"healthExitCode,omitempty"` // of the check that led to Health
+	HealthOutput   string    `json:"healthOutput,omitempty"`
+}
+
+// connection is what a container got on the host's bridge.
+type connection struct {
+	IPv4     string    `json:"ipv4,omitempty"`
+	Gateway  string    `json:"gateway,omitempty"`
+	MAC      string    `json:"mac,omitempty"`
+	Bindings []binding `json:"bindings,omitempty"`
+}
+
+// binding is one port of the host that leads to a container, or one range.
+type binding struct {
+	BindIP         string `json:"bindIP,omitempty"`
+	ContainerPort  int32  `json:"containerPort,omitempty"`
+	HostPort       int32  `json:"hostPort,omitempty"`
+	ContainerRange string `json:"containerRange,omitempty"`
+	HostRange      string `json:"hostRange,omitempty"`
+	Protocol       string `json:"protocol"`
+}
+
+func newConnection(c Connection) *connection {
+	out := &connection{IPv4: c.IPv4, Gateway: c.Gateway, MAC: c.MAC}
+	for _, b := range c.Bindings {
+		out.Bindings = append(out.Bindings, binding{
+			BindIP: b.BindIp, ContainerPort: b.ContainerPort, HostPort: b.HostPort,
+			ContainerRange: b.ContainerPortRange, HostRange: b.HostPortRange, Protocol: b.Protocol,
+		})
+	}
+	return out
+}
+
+func (c *connection) equal(d *connection) bool {
+	return c.IPv4 == d.IPv4 && c.Gateway == d.Gateway && c.MAC == d.MAC && slices.Equal(c.Bindings, d.Bindings)
+}
+
+func (b binding) message() *dispatchpb.PortMapping {
+	return &dispatchpb.PortMapping{
+		BindIp: b.BindIP, ContainerPort: b.ContainerPort, HostPort: b.HostPort,
+		ContainerPortRange: b.ContainerRange, HostPortRange: b.HostRange, Protocol: b.Protocol,
+	}
 }
 
 // Limits of what a server may ask for. Names become parts of paths and of runtime IDs, so they are
@@ -93,13 +147,16 @@ func checkAssignment(t *dispatchpb.Task) error {
 		return fmt.Errorf("task %s has the desired status %q", t.Arn, t.DesiredStatus)
 	}
 	switch t.NetworkMode {
-	case networkHost, networkNone:
-	case networkAWSVPC, networkBridge:
+	case networkHost, networkNone, networkBridge:
+	case networkAWSVPC:
 		if t.NetworkInterface == nil {
 			return fmt.Errorf("task %s has the network mode %s and no network interface", t.Arn, t.NetworkMode)
 		}
 	default:
 		return fmt.Errorf("task %s has the network mode %q, which this agent does not know", t.Arn, t.NetworkMode)
+	}
+	if _, err := newGraph(t); err != nil {
+		return fmt.Errorf("task %s: %w", t.Arn, err)
 	}
 	return nil
 }

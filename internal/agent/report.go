@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -25,13 +26,6 @@ const (
 	networkAWSVPC = "awsvpc"
 	networkBridge = "bridge"
 )
-
-// hasInterface tells whether the task has a namespace with an interface of its own. In mode awsvpc it
-// is the task's elastic network interface; in mode bridge the server gives one to tasks of a single
-// container without port mappings, and it is nobody's business but the task's.
-func hasInterface(t *dispatchpb.Task) bool {
-	return t.NetworkMode == networkAWSVPC || t.NetworkMode == networkBridge
-}
 
 // maxReason is how many bytes of a reason Amazon's agent passes on.
 const maxReason = 1024
@@ -82,21 +76,36 @@ func report(t *dispatchpb.Task, p *progress) *dispatchpb.TaskStatus {
 	for i, c := range t.Containers {
 		cp := &p.Containers[i]
 		cs := &dispatchpb.ContainerStatus{
-			Name:       c.Name,
-			LastStatus: statusPending,
-			Reason:     trim(cp.Reason),
-			StartedAt:  stamp(cp.StartedAt),
-			FinishedAt: stamp(cp.FinishedAt),
+			Name:         c.Name,
+			LastStatus:   statusPending,
+			Reason:       trim(cp.Reason),
+			CreatedAt:    stamp(cp.CreatedAt),
+			StartedAt:    stamp(cp.StartedAt),
+			FinishedAt:   stamp(cp.FinishedAt),
+			RestartedAt:  stamp(cp.RestartedAt),
+			RestartCount: cp.RestartCount,
+			GpuIds:       c.GpuIds,
 		}
 		if cp.Image != nil {
-			cs.ImageDigest = cp.Image.Digest
+			cs.ImageDigest, cs.ImageId = cp.Image.Digest, cp.Image.ID
+		}
+		if n := cp.Connection; n != nil {
+			cs.PrivateIpv4, cs.GatewayIpv4, cs.MacAddress = n.IPv4, n.Gateway, n.MAC
 		}
 		if cp.Started {
 			cs.LastStatus = statusRunning
 			cs.RuntimeId = containerID(t, i)
 			if t.NetworkMode == networkHost {
 				cs.NetworkBindings = c.PortMappings
+			} else if cp.Connection != nil {
+				for _, b := range cp.Connection.Bindings {
+					cs.NetworkBindings = append(cs.NetworkBindings, b.message())
+				}
 			}
+		}
+		if healthCommand(c) != nil {
+			cs.HealthStatus = cmp.Or(cp.Health, healthUnknown)
+			cs.HealthSince, cs.HealthExitCode, cs.HealthOutput = stamp(cp.HealthSince), int32(cp.HealthExitCode), cp.HealthOutput
 		}
 		if cp.Exited || !p.StoppedAt.IsZero() {
 			cs.LastStatus = statusStopped

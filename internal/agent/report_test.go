@@ -3,29 +3,7 @@ package agent
 import (
 	"testing"
 	"time"
-
-	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
-
-// In mode bridge a task has an interface and an address, and no attachment that clients would see.
-func TestBridgeTaskHasAnInterfaceAndNoAttachment(t *testing.T) {
-	t.Parallel()
-	task := &dispatchpb.Task{
-		NetworkMode:      networkBridge,
-		NetworkInterface: &dispatchpb.NetworkInterface{PrivateIpv4: "172.31.0.9", PrivateDnsName: "ip-172-31-0-9.ec2.internal"},
-		Containers:       []*dispatchpb.Container{{Name: "app"}},
-	}
-	if !hasInterface(task) {
-		t.Error("no interface")
-	}
-	st := report(task, &progress{Containers: make([]containerProgress, 1), Networked: true})
-	if st.AttachmentStatus != "" || st.AttachmentId != "" {
-		t.Errorf("attachment %q is %q", st.AttachmentId, st.AttachmentStatus)
-	}
-	if name := containerHostname(task, 0, "host"); name == "host" || name == "ip-172-31-0-9.ec2.internal" {
-		t.Errorf("host name %q is not the container's own", name)
-	}
-}
 
 // A task that ended while Berth was dead ended when it did, not when Berth came back to see it.
 func TestExecutionStoppedWhenTheEssentialContainerDid(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,7 +49,7 @@ func idPart(s string, n int) string {
 	return "x"
 }
 
-// containerSpec says how the runtime makes container i. Network namespace, generated files and FIFOs
+// containerSpec says how the runtime makes container i. Network namespace, environment, mounts and FIFOs
 // are the caller's.
 func containerSpec(t *dispatchpb.Task, i int, image Image, hostname string) ContainerSpec {
 	c := t.Containers[i]
@@ -58,10 +59,20 @@ func containerSpec(t *dispatchpb.Task, i int, image Image, hostname string) Cont
 		Image:       image,
 		Container:   c,
 		HostNetwork: t.NetworkMode == networkHost,
+		PIDMode:     t.PidMode,
+		IPCMode:     t.IpcMode,
 		Hostname:    containerHostname(t, i, hostname),
-		Environment: environment(t, c),
 		Labels:      labels(t, c),
 	}
+}
+
+// taskSpec says what the containers of a task share.
+func taskSpec(t *dispatchpb.Task) TaskSpec {
+	s := TaskSpec{ID: taskID(t.Arn), CPUUnits: t.CpuUnits, MemoryMiB: t.MemoryMib, PIDMode: t.PidMode, IPCMode: t.IpcMode}
+	for _, c := range t.Containers {
+		s.SharedMemoryMiB = max(s.SharedMemoryMiB, c.SharedMemoryMib) // all of them have the same /dev/shm
+	}
+	return s
 }
 
 // containerHostname is the host's in network mode host, the private DNS name in awsvpc, as on ECS, and
@@ -88,15 +99,17 @@ func containerHostname(t *dispatchpb.Task, i int, host string) string {
 	return id[len(id)-12:]
 }
 
-// environment is the definition's, with what ECS adds. A name given twice has its last value.
-func environment(t *dispatchpb.Task, c *dispatchpb.Container) []string {
-	given := make(map[string]int, len(c.Environment))
-	for k, kv := range c.Environment {
-		given[kv.Name] = k
+// environment is the definition's, then that of its environment files, and what ECS adds to both. A name
+// that the definition gives twice has its last value.
+func environment(t *dispatchpb.Task, c *dispatchpb.Container, files []*dispatchpb.KeyValue) []string {
+	last := make(map[string]int, len(c.Environment)+len(files))
+	all := append(slices.Clip(files), c.Environment...)
+	for k, kv := range all {
+		last[kv.Name] = k
 	}
-	has := func(name string) bool { _, ok := given[name]; return ok }
+	has := func(name string) bool { _, ok := last[name]; return ok }
 
-	env := make([]string, 0, len(c.Environment)+3)
+	env := make([]string, 0, len(all)+3)
 	add := func(name, value string) {
 		if !has(name) {
 			env = append(env, name+"="+value)
@@ -108,12 +121,31 @@ func environment(t *dispatchpb.Task, c *dispatchpb.Container) []string {
 		add("AWS_REGION", t.Region)
 		add("AWS_DEFAULT_REGION", t.Region)
 	}
-	for k, kv := range c.Environment {
-		if given[kv.Name] == k {
+	for k, kv := range all {
+		if last[kv.Name] == k {
 			env = append(env, kv.Name+"="+kv.Value)
 		}
 	}
 	return env
+}
+
+// mergeEnvironment appends to env what over says, which wins.
+func mergeEnvironment(env, over []string) []string {
+	if len(env) == 0 {
+		return over
+	}
+	names := make(map[string]bool, len(over))
+	for _, kv := range over {
+		name, _, _ := strings.Cut(kv, "=")
+		names[name] = true
+	}
+	out := make([]string, 0, len(env)+len(over))
+	for _, kv := range env {
+		if name, _, _ := strings.Cut(kv, "="); !names[name] {
+			out = append(out, kv)
+		}
+	}
+	return append(out, over...)
 }
 
 func launchType(t *dispatchpb.Task) string {

@@ -63,7 +63,7 @@ func TestEnvironment(t *testing.T) {
 		task := testTask("a", 1)
 		task.LaunchType = c.launch
 		task.Containers[0].Environment = c.env
-		if got := environment(task, task.Containers[0]); !slices.Equal(got, c.want) {
+		if got := environment(task, task.Containers[0], nil); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
@@ -130,7 +130,11 @@ func TestGeneratedFiles(t *testing.T) {
 	} {
 		task := testTask("a", 1)
 		c.change(task)
-		mounts, err := h.write(filepath.Join(dir, "tasks", name), task, 0)
+		address := ""
+		if task.NetworkMode == networkAWSVPC {
+			address = task.NetworkInterface.PrivateIpv4
+		}
+		mounts, err := h.write(filepath.Join(dir, "tasks", name), task, 0, address, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,7 +63,7 @@ func (l *taskLoop) prepare(s step) func() result {
 			if err := os.MkdirAll(a.taskDir(id), 0o700); err != nil {
 				return err
 			}
-			return rt.PrepareTask(ctx, TaskSpec{ID: id, CPUUnits: t.CpuUnits, MemoryMiB: t.MemoryMib, PIDMode: t.PidMode, IPCMode: t.IpcMode})
+			return rt.PrepareTask(ctx, taskSpec(t))
 		})
 	case doNetwork:
 		return call(l.work, networkTimeout, func(ctx context.Context, r *result) (err error) {
@@ -84,16 +84,25 @@ func (l *taskLoop) prepare(s step) func() result {
 			r.fifos[0], r.fifos[1], err = out.Attach(ctx, id, containerName, cid)
 			return err
 		})
-	case doCreate:
-		spec := containerSpec(t, i, *l.m.p.Containers[i].Image, a.hostname)
-		spec.NetNS = l.m.netNS
-		spec.Stdout, spec.Stderr = l.m.fifos[i][0], l.m.fifos[i][1]
-		return call(l.work, createTimeout, func(ctx context.Context, r *result) (err error) {
-			if spec.Mounts, err = a.files.write(a.taskDir(id), t, i); err != nil {
-				return fmt.Errorf("write the container's files: %w", err)
-			}
-			return rt.Create(ctx, spec)
+	case doVolumes:
+		return call(l.work, callTimeout, func(ctx context.Context, r *result) (err error) {
+			r.volumes, err = a.cfg.Volumes.Provide(ctx, t)
+			return err
 		})
+	case doEnvironment:
+		return call(l.launch, fetchTimeout, func(ctx context.Context, r *result) (err error) {
+			r.variables, err = fetchEnvironment(ctx, a.cfg.Objects, a.hostID, t, i)
+			return err
+		})
+	case doConnect:
+		e := Endpoint{TaskID: id, Container: containerName, Ports: c.PortMappings, Isolated: c.DisableNetworking}
+		return call(l.work, networkTimeout, func(ctx context.Context, r *result) (err error) {
+			r.connection, err = a.cfg.Bridge.Connect(ctx, e)
+			return err
+		})
+	case doCreate:
+		create := l.creation(i)
+		return call(l.work, createTimeout, func(ctx context.Context, r *result) error { return create(ctx) })
 	case doStart:
 		return call(l.work, startTimeout, func(ctx context.Context, r *result) (err error) {
 			if t.NetworkMode == networkHost {
@@ -104,6 +113,23 @@ func (l *taskLoop) prepare(s step) func() result {
 			r.at, err = rt.Start(ctx, cid)
 			return err
 		})
+	case doRestart:
+		return call(l.work, startTimeout, func(ctx context.Context, r *result) (err error) {
+			r.at, err = a.cfg.Processes.Restart(ctx, cid)
+			return err
+		})
+	case doCheck:
+		args, timeout := healthCommand(c), time.Duration(c.HealthCheck.TimeoutSeconds)*time.Second
+		check := call(l.launch, timeout, func(ctx context.Context, r *result) (err error) {
+			r.exitCode, r.output, err = a.cfg.Processes.Exec(ctx, cid, args)
+			return err
+		})
+		restarts := l.m.p.Containers[i].RestartCount
+		return func() result {
+			r := check()
+			r.restarts = restarts
+			return r
+		}
 	case doSignal:
 		signal := defaultStopSignal
 		if img := l.m.p.Containers[i].Image; img != nil && img.StopSignal != "" {
@@ -128,6 +154,14 @@ func (l *taskLoop) prepare(s step) func() result {
 		return call(l.work, networkTimeout, func(ctx context.Context, r *result) error {
 			return netw.Teardown(ctx, id)
 		})
+	case doDisconnect:
+		return call(l.work, networkTimeout, func(ctx context.Context, r *result) error {
+			return a.cfg.Bridge.Disconnect(ctx, id, containerName)
+		})
+	case doRelease:
+		return call(l.work, deleteTimeout, func(ctx context.Context, r *result) error {
+			return a.cfg.Volumes.Release(ctx, id)
+		})
 	case doRemove:
 		return call(l.work, callTimeout, func(ctx context.Context, r *result) error {
 			return rt.RemoveTask(ctx, id)
@@ -138,6 +172,56 @@ func (l *taskLoop) prepare(s step) func() result {
 		})
 	}
 	panic("agent: no such step: " + string(s.kind))
+}
+
+// creation takes from the machine what making container i needs, and returns the making.
+func (l *taskLoop) creation(i int) func(context.Context) error {
+	a, m, t := l.agent, l.m, l.m.task
+	dir := a.taskDir(taskID(t.Arn))
+	images := make([]*Image, len(t.Containers))
+	connections := make([]Connection, len(t.Containers))
+	given := make([][]string, len(t.Containers)) // to each container, by its definition
+	for k := range t.Containers {
+		images[k] = m.p.Containers[k].Image
+		given[k] = environment(t, t.Containers[k], m.envFile[k])
+		if c := m.p.Containers[k].Connection; c != nil {
+			connections[k].IPv4 = c.IPv4
+		}
+	}
+	volumes, err := containerMounts(t, i, images, m.volumes)
+	spec := containerSpec(t, i, *images[i], a.hostname)
+	spec.Environment = given[i]
+	spec.NetNS = m.netNS
+	if m.connects() {
+		spec.NetNS = m.spaces[i]
+		spec.Environment = mergeEnvironment(linkEnvironment(t, i, connections, given), spec.Environment)
+	}
+	if t.Containers[i].DisableNetworking && !m.connects() {
+		spec.NetNS, spec.HostNetwork = "", false
+	}
+	if a.cfg.Metadata != nil {
+		spec.Environment = mergeEnvironment(spec.Environment, a.cfg.Metadata.Environment(t, i))
+	}
+	spec.Stdout, spec.Stderr = m.fifos[i][0], m.fifos[i][1]
+	address := connections[i].IPv4
+	if m.hasInterface() {
+		address = t.NetworkInterface.PrivateIpv4
+	}
+	links := linkHosts(t, i, connections)
+	return func(ctx context.Context) error {
+		if err != nil {
+			return err
+		}
+		files, err := a.files.write(dir, t, i, address, links)
+		if err != nil {
+			return fmt.Errorf("write the container's files: %w", err)
+		}
+		if volumes, err = a.provideImageVolumes(ctx, t, volumes); err != nil {
+			return err
+		}
+		spec.Mounts = mergeMounts(files, volumes)
+		return a.cfg.Runtime.Create(ctx, spec)
+	}
 }
 
 // portsFree test-binds the host ports that a container of network mode host declares. The placer keeps

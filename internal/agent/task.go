@@ -33,7 +33,8 @@ type taskLoop struct {
 }
 
 func (a *Agent) newTaskLoop(m *machine) *taskLoop {
-	m.stopTimeout, m.pullPolicy = a.cfg.StopTimeout, a.cfg.PullPolicy
+	m.stopTimeout, m.pullPolicy, m.pullUpfront = a.cfg.StopTimeout, a.cfg.PullPolicy, a.cfg.PullUpfront
+	m.bridged = a.cfg.Bridge != nil
 	l := &taskLoop{
 		agent: a, arn: m.task.Arn, m: m,
 		log:  a.cfg.Logger.With("task", taskID(m.task.Arn)),
@@ -120,6 +121,7 @@ func (l *taskLoop) turn(now time.Time) time.Time {
 	}
 	if l.placed && !l.m.holdsPlace() {
 		l.release()
+		l.m.releasePlace()
 	}
 	l.show()
 	if next.IsZero() || !saveAt.IsZero() && saveAt.Before(next) {
