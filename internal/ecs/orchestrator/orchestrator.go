@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/berthhq/berth/internal/caller"
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/store"
@@ -17,26 +18,30 @@ import (
 type Config struct {
 	Store    *store.Store
 	ServerID string
-	Logger   *slog.Logger
+	// Archive has a stopped task's rows kept until it has the task's record; nil: nothing keeps one.
+	Archive Archive
+	Logger  *slog.Logger
 }
 
 // Orchestrator creates and stops tasks and knows the hosts.
 type Orchestrator struct {
-	store  *store.Store
-	log    *slog.Logger
-	placer *placer
-	hub    *hub
-	absent absence
+	store   *store.Store
+	log     *slog.Logger
+	archive Archive
+	placer  *placer
+	hub     *hub
+	absent  absence
 }
 
 // New returns an orchestrator; it works once Run runs.
 func New(cfg Config) *Orchestrator {
 	return &Orchestrator{
-		store:  cfg.Store,
-		log:    cfg.Logger,
-		placer: newPlacer(cfg),
-		hub:    newHub(cfg),
-		absent: absence{},
+		store:   cfg.Store,
+		log:     cfg.Logger,
+		archive: cfg.Archive,
+		placer:  newPlacer(cfg),
+		hub:     newHub(cfg),
+		absent:  absence{},
 	}
 }
 
@@ -49,9 +54,12 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Stop asks that a task stop and says why. A task that was asked before, or has stopped, keeps its
-// first cause; asking again is not an error.
+// Stop asks that a task stop and says why; who asks is the principal of ctx, if it has one. A task that
+// was asked before, or has stopped, keeps its first cause; asking again is not an error.
 func (o *Orchestrator) Stop(ctx context.Context, task store.Key, cause lifecycle.Cause) error {
+	if p, err := caller.From(ctx); err == nil && cause.By == "" {
+		cause.By = p.ARN
+	}
 	_, err := o.store.Update(ctx, func(tx *store.Tx) error {
 		// Record guards both halves: a status that comes meanwhile may have ended the task first.
 		rec, ok := state.Record(tx, task)

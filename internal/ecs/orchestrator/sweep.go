@@ -35,6 +35,12 @@ const (
 	overdueInterval = 30 * time.Second
 )
 
+// Archive keeps what is forgotten here.
+type Archive interface {
+	// Archived tells whether a task's record is durable.
+	Archived(ctx context.Context, taskID string) (bool, error)
+}
+
 // absence is since when each host has been away, as far as this process saw it. It belongs to the
 // goroutine of sweep.
 type absence map[string]time.Time
@@ -169,9 +175,20 @@ func (o *Orchestrator) forgetOld(ctx context.Context, now time.Time) error {
 	}
 	var rows []deletion
 	for st := range state.Statuses.All(snap) {
-		if r := st.Value; r.LastStatus == lifecycle.Stopped && now.Sub(r.StoppedAt) >= stoppedRetention {
-			rows = append(rows, deletion{st.Key, deleteTask})
+		if r := st.Value; r.LastStatus != lifecycle.Stopped || now.Sub(r.StoppedAt) < stoppedRetention {
+			continue
 		}
+		if o.archive != nil {
+			_, id := state.SplitTaskKey(st.Key)
+			archived, err := o.archive.Archived(ctx, id)
+			if err != nil {
+				return fmt.Errorf("forget stopped tasks: %w", err)
+			}
+			if !archived {
+				continue // its rows are all there is of it
+			}
+		}
+		rows = append(rows, deletion{st.Key, deleteTask})
 	}
 	// Six rows a task: few enough at a time for a transaction.
 	for some := range slices.Chunk(rows, deleteBatch/6) {

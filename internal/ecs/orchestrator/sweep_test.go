@@ -225,3 +225,30 @@ func TestForgetting(t *testing.T) {
 		t.Error("a definition to be deleted outlives the last task")
 	}
 }
+
+// shelf is an archive that has the tasks on it.
+type shelf map[string]bool
+
+func (s shelf) Archived(_ context.Context, id string) (bool, error) { return s[id], nil }
+
+func TestRowsStayUntilTheTaskIsArchived(t *testing.T) {
+	t.Parallel()
+	running, _ := begin(t, openStore(t))
+	o := testable(running)
+	archive := shelf{}
+	o.archive = archive
+	connect(t, o, "h1")
+	task := placeOne(t, o)
+	report(t, o, task, lifecycle.Stopped)
+	later := time.Now().Add(24 * time.Hour)
+	for _, archived := range []bool{false, true} {
+		_, id := state.SplitTaskKey(task)
+		archive[id] = archived
+		if err := o.forgetOld(t.Context(), later); err != nil {
+			t.Fatal(err)
+		}
+		if _, kept := state.Specs.Get(o.store.Snapshot(), task); kept == archived {
+			t.Errorf("archived %v, and its rows are there: %v", archived, kept)
+		}
+	}
+}
