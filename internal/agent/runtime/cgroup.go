@@ -263,21 +263,98 @@ func parseOOMKills(data []byte) int64 {
 	return 0
 }
 
-// kill sends SIGKILL to every process in the cgroup, if it exists.
+// kill sends SIGKILL to every process in the cgroup and those below it, if it exists.
 func (c cgroups) kill(path string) error {
 	for _, root := range c.trees() {
-		data, err := os.ReadFile(filepath.Join(root, path, "cgroup.procs"))
+		pids, err := processesBelow(filepath.Join(root, path))
 		if err != nil {
-			continue
+			return err
 		}
-		for line := range strings.FieldsSeq(string(data)) {
-			pid, err := strconv.Atoi(line)
-			if err != nil || pid <= 0 {
-				continue
-			}
+		for _, pid := range pids {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
 				return fmt.Errorf("kill process %d: %w", pid, err)
 			}
+		}
+	}
+	return nil
+}
+
+// processes answers the processes in the cgroup and those below it; none when it is gone.
+func (c cgroups) processes(path string) ([]int, error) {
+	root := c.unified
+	if root == "" {
+		root = c.v1["pids"]
+	}
+	return processesBelow(filepath.Join(root, path))
+}
+
+func processesBelow(dir string) ([]int, error) {
+	var out []int
+	err := filepath.WalkDir(dir, func(dir string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return skipGone(err)
+		}
+		f, err := os.Open(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			return skipGone(err)
+		}
+		defer f.Close()
+		// A failing read is a cgroup that was removed, or a threaded one, whose processes count above it.
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			// 0 stands for a process of another PID namespace.
+			if pid, err := strconv.Atoi(lines.Text()); err == nil && pid > 0 {
+				out = append(out, pid)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the cgroup's processes: %w", err)
+	}
+	return out, nil
+}
+
+// skipGone ignores that a cgroup was removed while it was looked at.
+func skipGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// swap tells whether the kernel limits swap by cgroup, and whether it lets a cgroup choose how eagerly
+// memory is swapped.
+func (c cgroups) swap() (limit, swappiness bool) {
+	exists := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+	if c.unified == "" {
+		root := c.v1["memory"]
+		return exists(filepath.Join(root, "memory.memsw.limit_in_bytes")), exists(filepath.Join(root, "memory.swappiness"))
+	}
+	// The root of version 2's tree has no limits; any other cgroup with the controller has the file.
+	found, err := filepath.Glob(filepath.Join(c.unified, "*", "memory.swap.max"))
+	return err == nil && len(found) > 0, false
+}
+
+// enter moves the process into the cgroup at path, which is made, in the trees of the controllers that
+// limit tasks.
+func (c cgroups) enter(path string, pid int) error {
+	roots := []string{c.unified}
+	if c.unified == "" {
+		roots = roots[:0]
+		for _, controller := range limitedControllers {
+			roots = append(roots, c.v1[controller])
+		}
+	}
+	for _, root := range roots {
+		dir := filepath.Join(root, path)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make a cgroup: %w", err)
+		}
+		if err := writeCgroup(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return err
 		}
 	}
 	return nil

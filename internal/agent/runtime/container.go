@@ -136,6 +136,17 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 		return containerRecord{}, err
 	}
 	in.otherABIs = found.other
+	if in.devices, err = devices(c.Container); err != nil {
+		return containerRecord{}, err
+	}
+	if in.shared, err = r.sharedPaths(c); err != nil {
+		return containerRecord{}, err
+	}
+	in.host.swapLimit, in.host.swappiness = r.cgroups.swap()
+	if c.Container.MaxSwapMib != nil && !in.host.swapLimit {
+		r.log.Warn("the kernel does not support swap limit capabilities or the cgroup is not mounted: memory limited without swap",
+			"container", c.ID)
+	}
 	if err := makeBindSources(c); err != nil {
 		return containerRecord{}, err
 	}
@@ -150,6 +161,15 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 	in.container = c
 	spec, err := buildSpec(in)
 	if err != nil {
+		return containerRecord{}, err
+	}
+	if err := r.giveGPUs(spec, c.Container.GpuIds); err != nil {
+		return containerRecord{}, err
+	}
+	if err := loadApparmorProfile(spec.Process.ApparmorProfile); err != nil {
+		return containerRecord{}, err
+	}
+	if err := r.fillVolumes(ctx, c, mounts); err != nil {
 		return containerRecord{}, err
 	}
 	for name, value := range c.Labels {
@@ -218,6 +238,9 @@ func (r *Runtime) rootfsOf(ctx context.Context, in specInput, image storedImage,
 // does for ECS's host volumes.
 func makeBindSources(c agent.ContainerSpec) error {
 	for _, m := range c.Container.GetMounts() {
+		if m.Source == "" {
+			continue // a volume's directory is made by whoever keeps volumes
+		}
 		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
 			if err := os.MkdirAll(m.Source, 0o755); err != nil {
 				return fmt.Errorf("make the host directory of a bind mount: %w", err)

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -364,42 +363,4 @@ func lineage(stat string) (state string, parent, session int, ok bool) {
 	}
 	n, err := fmt.Sscanf(stat[i+1:], " %1s %d %d %d", &state, &parent, new(int), &session)
 	return state, parent, session, err == nil && n == 4
-}
-
-// processes answers the processes in the cgroup and those below it; none when it is gone.
-func (c cgroups) processes(path string) ([]int, error) {
-	root := c.unified
-	if root == "" {
-		root = c.v1["pids"]
-	}
-	var out []int
-	err := filepath.WalkDir(filepath.Join(root, path), func(dir string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return skipGone(err)
-		}
-		f, err := os.Open(filepath.Join(dir, "cgroup.procs"))
-		if err != nil {
-			return skipGone(err)
-		}
-		defer f.Close()
-		for lines := bufio.NewScanner(f); lines.Scan(); {
-			var pid int
-			if _, err := fmt.Sscan(lines.Text(), &pid); err == nil && pid > 0 {
-				out = append(out, pid)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the cgroup's processes: %w", err)
-	}
-	return out, nil
-}
-
-// skipGone ignores that a cgroup was removed while it was looked at.
-func skipGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
 }

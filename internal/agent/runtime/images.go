@@ -28,6 +28,7 @@ import (
 // storedImage is what containers need of an image on this host.
 type storedImage struct {
 	digest string // the image's target, as in agent.Image
+	id     string // of its configuration
 	chain  string // the snapshot of all its layers
 	config ocispec.ImageConfig
 
@@ -127,6 +128,7 @@ func (r *Runtime) unpack(ctx context.Context, record images.Image) (storedImage,
 	}
 	stored := storedImage{
 		digest: record.Target.Digest.String(),
+		id:     descriptor.Digest.String(),
 		chain:  identity.ChainID(layers).String(),
 		config: config.Config,
 

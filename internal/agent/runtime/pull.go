@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -131,7 +133,10 @@ func (r *Runtime) ready(ctx context.Context, record images.Image) (agent.Image, 
 			return agent.Image{}, err
 		}
 	}
-	return agent.Image{Ref: record.Name, Digest: digest, StopSignal: image.config.StopSignal}, nil
+	return agent.Image{
+		Ref: record.Name, Digest: digest, StopSignal: image.config.StopSignal,
+		ID: image.id, Volumes: slices.Sorted(maps.Keys(image.config.Volumes)),
+	}, nil
 }
 
 // fetch pulls from the registry, together with whoever wants the same at this moment.

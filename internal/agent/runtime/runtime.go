@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/core/events/exchange"
+	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/log"
@@ -51,7 +52,10 @@ type Config struct {
 	// DockerConfig is the configuration file with the registries' credentials; empty: config.json in
 	// $DOCKER_CONFIG or ~/.docker.
 	DockerConfig string
-	Logger       *slog.Logger // nil: discarded
+	// CDIDir is a further directory of CDI specifications, besides /etc/cdi and /var/run/cdi, whose
+	// entries it overrides; empty: none.
+	CDIDir string
+	Logger *slog.Logger // nil: discarded
 }
 
 // maxRunDir leaves room for "/s/" and the 64 digits that containerd names a shim's socket with.
@@ -74,6 +78,8 @@ type Runtime struct {
 	images     imageState
 	keys       keyedLock // container IDs
 	shims      keyedLock // task IDs: taken alone by what may end a task's shim
+	tasks      keyedLock // task IDs: what a task's containers share
+	volumes    keyedLock // directories being filled
 
 	mu      sync.Mutex
 	started map[string]time.Time  // when this process started a container
@@ -207,17 +213,13 @@ func readHostFacts() (hostFacts, error) {
 	if err != nil {
 		return hostFacts{}, fmt.Errorf("read containerd's defaults: %w", err)
 	}
-	devices, err := oci.HostDevices()
-	if err != nil {
-		devices = nil // only privileged containers miss them
-	}
 	return hostFacts{
 		capabilities: caps,
 		maxNoFile:    files.Max,
 		memory:       uint64(system.Totalram) * uint64(system.Unit),
-		devices:      devices,
 		maskedPaths:  s.Linux.MaskedPaths,
 		seccomp:      seccompProfile(),
+		apparmor:     apparmor.HostSupports(),
 	}, nil
 }
 
@@ -234,17 +236,25 @@ func (r *Runtime) cgroupPath(parts ...string) string {
 	return "/" + filepath.Join(append([]string{"berth-" + r.config.Instance}, parts...)...)
 }
 
-// PrepareTask makes the task's cgroup with its hard limits.
+// PrepareTask makes the task's cgroup with its hard limits, and the namespaces that its containers
+// share.
 func (r *Runtime) PrepareTask(ctx context.Context, t agent.TaskSpec) error {
 	if err := checkName(t.ID); err != nil {
 		return err
 	}
-	return r.cgroups.prepare(r.cgroupPath(t.ID), t.CPUUnits, t.MemoryMiB)
+	if err := r.cgroups.prepare(r.cgroupPath(t.ID), t.CPUUnits, t.MemoryMiB); err != nil {
+		return err
+	}
+	return r.share(ctx, t)
 }
 
-// RemoveTask removes the task's cgroup, which must have no processes any more.
+// RemoveTask removes what the task's containers shared and its cgroup, which must have no processes of
+// containers any more.
 func (r *Runtime) RemoveTask(ctx context.Context, taskID string) error {
 	if err := checkName(taskID); err != nil {
+		return err
+	}
+	if err := r.unshare(ctx, taskID); err != nil {
 		return err
 	}
 	return r.cgroups.remove(ctx, r.cgroupPath(taskID))

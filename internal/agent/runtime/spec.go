@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/containerd/v2/pkg/cap"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -31,7 +33,7 @@ const (
 	defaultNoFile = 65535
 
 	defaultPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	defaultShmMB = 64
+	defaultShmMB = 64 // MiB
 )
 
 // specInput is all that a container's OCI spec follows from.
@@ -42,18 +44,22 @@ type specInput struct {
 	cgroup    string // absolute, below each hierarchy's root
 	init      string // the program that can be a container's init process
 	otherABIs bool   // the image has programs that are not of the machine's own ABI
+	devices   []grantedDevice
+	shared    sharedPaths // what the containers of a task share in pid and ipc mode task
 	host      hostFacts
 }
 
 // hostFacts is what the spec needs to know of the host.
 type hostFacts struct {
-	capabilities []string            // those this process may pass on, "CAP_…"
-	maxNoFile    uint64              // highest limit of open files this process may give
-	devices      []specs.LinuxDevice // of the host, for privileged containers
+	capabilities []string // those this process may pass on, "CAP_…"
+	maxNoFile    uint64   // highest limit of open files this process may give
 	maskedPaths  []string
 	unified      bool   // cgroup version 2
 	memory       uint64 // bytes of RAM
+	swapLimit    bool   // the kernel limits swap by cgroup
+	swappiness   bool   // and knows how eagerly, as only version 1 does
 	seccomp      func(*specs.Spec) *specs.LinuxSeccomp
+	apparmor     bool // profiles are enforced
 }
 
 // buildSpec answers the OCI spec by Docker's and ECS's rules. It reads nothing and changes nothing.
@@ -74,15 +80,24 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	resources, err := resources(c)
+	resources, err := resources(c, in.host)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := containerMounts(in.container)
+	security, err := securityOptions(c.DockerSecurityOptions)
 	if err != nil {
 		return nil, err
 	}
-	if c.InitProcess {
+	namespaces, err := containerNamespaces(in)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := containerMounts(in)
+	if err != nil {
+		return nil, err
+	}
+	// In the host's PID namespace or the task's there is an init process already, as Docker has it.
+	if c.InitProcess && in.container.PIDMode == "" {
 		args = append([]string{shim.InitPath, "--"}, args...)
 		mounts = append(mounts, specs.Mount{
 			Destination: shim.InitPath, Type: "bind", Source: in.init, Options: []string{"bind", "ro"},
@@ -119,32 +134,25 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: caps, Permitted: effective, Effective: effective,
 			},
+			NoNewPrivileges: security.noNewPrivileges,
+			ApparmorProfile: apparmorProfile(security, c.Privileged, in.host.apparmor),
 		},
 		Mounts:      mounts,
 		Annotations: map[string]string{groupAnnotation: in.container.TaskID},
 		Linux: &specs.Linux{
-			CgroupsPath: in.cgroup,
-			Resources:   resources,
-			Sysctl:      sysctls,
-			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace},
-				{Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
-			},
+			CgroupsPath:   in.cgroup,
+			Resources:     resources,
+			Sysctl:        sysctls,
+			Namespaces:    namespaces,
 			MaskedPaths:   slices.Clone(in.host.maskedPaths),
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}
-	if !in.container.HostNetwork {
-		s.Linux.Namespaces = append(s.Linux.Namespaces,
-			specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: in.container.NetNS})
-	}
-	if in.host.unified {
-		// As Docker does: with version 2 a container sees its own cgroup as the root.
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-	}
 	if c.Privileged {
-		privilege(s, in.host.devices)
-	} else if in.host.seccomp != nil {
+		privilege(s)
+	}
+	grant(s, in.devices)
+	if in.host.seccomp != nil && security.filtered(c.Privileged) {
 		s.Linux.Seccomp = in.host.seccomp(s)
 		if !in.otherABIs {
 			narrow(s.Linux.Seccomp)
@@ -154,14 +162,13 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 }
 
 // privilege opens what Docker opens for --privileged.
-func privilege(s *specs.Spec, devices []specs.LinuxDevice) {
+func privilege(s *specs.Spec) {
 	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 	for i := range s.Mounts {
 		if m := &s.Mounts[i]; m.Type == "sysfs" || m.Type == "cgroup" {
 			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
 		}
 	}
-	s.Linux.Devices = devices
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 }
 
@@ -196,9 +203,18 @@ func environment(in specInput) []string {
 	if in.container.Container.PseudoTerminal {
 		base = append(base, "TERM=xterm")
 	}
+	image := in.image.Env
+	if len(in.container.Container.GpuIds) == 0 {
+		for _, v := range image {
+			if strings.HasPrefix(v, visibleDevices+"=") {
+				image = setVariable(image, visibleDevices+"="+noDevices)
+				break
+			}
+		}
+	}
 	at := map[string]int{}
 	var out []string
-	for _, v := range slices.Concat(base, in.image.Env, in.container.Environment) {
+	for _, v := range slices.Concat(base, image, in.container.Environment) {
 		name, _, _ := strings.Cut(v, "=")
 		if i, ok := at[name]; ok {
 			out[i] = v
@@ -235,6 +251,13 @@ func capabilities(c *dispatchpb.Container, available []string) ([]string, error)
 	for _, capability := range defaultCapabilities {
 		set[capability] = slices.Contains(all, capability)
 	}
+	for list, names := range map[string][]string{"CapAdd": c.CapabilitiesAdd, "CapDrop": c.CapabilitiesDrop} {
+		for _, s := range names {
+			if name(s) != "ALL" && !slices.Contains(cap.Known(), name(s)) {
+				return nil, fmt.Errorf("invalid %s: unknown capability: %q", list, name(s))
+			}
+		}
+	}
 	for _, s := range c.CapabilitiesDrop {
 		if name(s) == "ALL" {
 			clear(set)
@@ -252,7 +275,7 @@ func capabilities(c *dispatchpb.Container, available []string) ([]string, error)
 			continue
 		}
 		if !slices.Contains(all, name(s)) {
-			return nil, fmt.Errorf("invalid capability: unknown or not available on this host: %q", name(s))
+			return nil, fmt.Errorf("invalid CapAdd: capability not supported by your kernel or not available in the current environment: %q", name(s))
 		}
 		set[name(s)] = true
 	}
@@ -289,7 +312,7 @@ func rlimits(ulimits []*dispatchpb.Ulimit, maxNoFile uint64) ([]specs.POSIXRlimi
 	return out, nil
 }
 
-func resources(c *dispatchpb.Container) (*specs.LinuxResources, error) {
+func resources(c *dispatchpb.Container, host hostFacts) (*specs.LinuxResources, error) {
 	shares := uint64(min(max(c.CpuUnits, minCPUShares), maxCPUShares))
 	r := &specs.LinuxResources{
 		Devices: append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, defaultDevices()...),
@@ -303,8 +326,26 @@ func resources(c *dispatchpb.Container) (*specs.LinuxResources, error) {
 		}
 		limit := c.MemoryMib << 20
 		r.Memory.Limit = &limit
+		if host.swapLimit {
+			// Memory and swap together; as much swap as memory, as in Docker, unless the container says.
+			swap := 2 * limit
+			if c.MaxSwapMib != nil {
+				swap = limit + *c.MaxSwapMib<<20
+			}
+			r.Memory.Swap = &swap
+		}
+	}
+	// ECS ignores it without maxSwap.
+	if c.Swappiness != nil && c.MaxSwapMib != nil && host.swappiness {
+		if *c.Swappiness < 0 || *c.Swappiness > 100 {
+			return nil, fmt.Errorf("invalid value: %d, valid memory swappiness range is 0-100", *c.Swappiness)
+		}
+		r.Memory.Swappiness = new(uint64(*c.Swappiness))
 	}
 	if c.MemoryReservationMib != 0 {
+		if c.MemoryReservationMib < minMemoryMiB {
+			return nil, fmt.Errorf("minimum memory reservation allowed is %dMB", minMemoryMiB)
+		}
 		if c.MemoryMib != 0 && c.MemoryReservationMib > c.MemoryMib {
 			return nil, errors.New("minimum memory limit can not be less than memory reservation limit")
 		}
@@ -343,22 +384,85 @@ func systemControls(c agent.ContainerSpec) (map[string]string, error) {
 	return out, nil
 }
 
-func containerMounts(in agent.ContainerSpec) ([]specs.Mount, error) {
-	c := in.Container
-	shm := c.SharedMemoryMib
-	if shm == 0 {
-		shm = defaultShmMB
+// Values of pidMode and ipcMode; pidMode knows no none. Empty is a namespace of the container's own.
+const (
+	modeHost = "host"
+	modeTask = "task"
+	modeNone = "none"
+)
+
+// sharedPaths are where PrepareTask has put what the containers of a task share: namespaces, and the
+// directory that is their /dev/shm.
+type sharedPaths struct{ pid, ipc, shm string }
+
+// containerNamespaces answers those that the container has of its own or joins; what is missing is the host's.
+func containerNamespaces(in specInput) ([]specs.LinuxNamespace, error) {
+	c := in.container
+	out := []specs.LinuxNamespace{{Type: specs.UTSNamespace}, {Type: specs.MountNamespace}}
+	switch c.PIDMode {
+	case "":
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
+	case modeTask:
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: in.shared.pid})
+	case modeHost:
+	default:
+		return nil, fmt.Errorf("invalid PID mode: %s", c.PIDMode)
 	}
+	switch c.IPCMode {
+	case "", modeNone:
+		out = append(out, specs.LinuxNamespace{Type: specs.IPCNamespace})
+	case modeTask:
+		out = append(out, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: in.shared.ipc})
+	case modeHost:
+	default:
+		return nil, fmt.Errorf("invalid IPC mode: %s", c.IPCMode)
+	}
+	if !c.HostNetwork {
+		out = append(out, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS})
+	}
+	if in.host.unified {
+		// As Docker does: with version 2 a container sees its own cgroup as the root.
+		out = append(out, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	return out, nil
+}
+
+// sharedMemory answers the container's /dev/shm; ok is false if it has none.
+func sharedMemory(in specInput) (m specs.Mount, ok bool) {
+	bind := func(source string) (specs.Mount, bool) {
+		return specs.Mount{Destination: "/dev/shm", Type: "bind", Source: source, Options: []string{"rbind", "rprivate", "rw"}}, true
+	}
+	switch in.container.IPCMode {
+	case modeHost:
+		return bind("/dev/shm")
+	case modeTask:
+		return bind(in.shared.shm)
+	case modeNone:
+		return specs.Mount{}, false
+	}
+	return specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+		Options: sharedMemoryOptions(in.container.Container.SharedMemoryMib)}, true
+}
+
+// sharedMemoryOptions are those of a tmpfs to be /dev/shm; 0 is Docker's default size.
+func sharedMemoryOptions(sizeMiB int64) []string {
+	return []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(cmp.Or(sizeMiB, defaultShmMB), 10) + "m"}
+}
+
+func containerMounts(input specInput) ([]specs.Mount, error) {
+	in := input.container
+	c := in.Container
 	out := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
 			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
-			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(shm, 10) + "m"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
+	}
+	if shm, ok := sharedMemory(input); ok {
+		out = append(out, shm)
 	}
 	var own []specs.Mount
 	for _, t := range c.Tmpfs {
@@ -385,6 +489,9 @@ func containerMounts(in agent.ContainerSpec) ([]specs.Mount, error) {
 		}
 	}
 	for _, m := range c.Mounts {
+		if m.Source == "" {
+			continue // a volume, which is in.Mounts
+		}
 		if err := bind(m.Source, m.Target, m.ReadOnly); err != nil {
 			return nil, err
 		}
@@ -394,7 +501,9 @@ func containerMounts(in agent.ContainerSpec) ([]specs.Mount, error) {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
 	})
 	for _, m := range own {
-		out = slices.DeleteFunc(out, func(d specs.Mount) bool { return d.Destination == m.Destination })
+		out = slices.DeleteFunc(out, func(d specs.Mount) bool {
+			return d.Destination == m.Destination || m.Destination == "/dev" && strings.HasPrefix(d.Destination, "/dev/")
+		})
 		out = append(out, m)
 	}
 	return out, nil

@@ -28,9 +28,13 @@ func (a accounts) resolveUser(name string) (specs.User, error) {
 	if err != nil {
 		return specs.User{}, err
 	}
-	out := specs.User{UID: uint32(u.Uid), GID: uint32(u.Gid)}
+	// The primary group is also among the others: else a set-group-ID program would rid itself of a
+	// group that a file's mode shuts out (CVE-2022-36109).
+	out := specs.User{UID: uint32(u.Uid), GID: uint32(u.Gid), AdditionalGids: []uint32{uint32(u.Gid)}}
 	for _, g := range u.Sgids {
-		out.AdditionalGids = append(out.AdditionalGids, uint32(g))
+		if g != u.Gid {
+			out.AdditionalGids = append(out.AdditionalGids, uint32(g))
+		}
 	}
 	return out, nil
 }

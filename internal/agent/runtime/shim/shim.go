@@ -22,16 +22,19 @@ import (
 const Name = "containerd-shim-runc-v2"
 
 // Is tells whether a process started with these arguments is to be the shim, or the init process of
-// a container. main asks before anything else, because the shim's start is part of every launch.
+// a container or of a task's PID namespace. main asks before anything else, because the shim's start is part of every launch.
 func Is(args []string) bool {
-	return len(args) > 0 && (filepath.Base(args[0]) == Name || args[0] == InitPath)
+	return len(args) > 0 && (filepath.Base(args[0]) == Name || args[0] == InitPath || args[0] == PauseName)
 }
 
 // Main is the whole life of a shim, or of a container's init process. It returns only when the shim is
 // done, and exits the process itself when the shim fails.
 func Main() {
-	if os.Args[0] == InitPath {
+	switch os.Args[0] {
+	case InitPath:
 		os.Exit(initMain(os.Args[1:]))
+	case PauseName:
+		os.Exit(pauseMain(os.Args[1:]))
 	}
 	// The registry holds the plugins that the embedded containerd chooses from; RunShim loads all that
 	// is registered, so what it shall have is put in alone.
