@@ -3,6 +3,8 @@ package placement
 import (
 	"fmt"
 	"testing"
+
+	"github.com/berthhq/berth/internal/ecs/placement/query"
 )
 
 // BenchmarkPlace places 10,000 tasks, each with an address, on empty hosts.
@@ -26,7 +28,7 @@ func BenchmarkPlace(b *testing.B) {
 			for b.Loop() {
 				batch := l.Begin()
 				for _, id := range ids {
-					req := Request{TaskID: id, Cluster: cluster, CPUUnits: 256, MemoryMiB: 512, Address: hosts > 1}
+					req := Request{TaskID: id, Cluster: cluster, Group: "family:web", CPUUnits: 256, MemoryMiB: 512, Address: hosts > 1}
 					if _, ok := batch.Place(req); !ok {
 						b.Fatal("no place")
 					}
@@ -37,6 +39,67 @@ func BenchmarkPlace(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.N)*tasks/b.Elapsed().Seconds(), "placements/s")
 		})
+	}
+}
+
+// BenchmarkRules places a call's worth of ten tasks by explicit strategies and constraints, which look at
+// every host, on hosts that have ten tasks of the group each.
+func BenchmarkRules(b *testing.B) {
+	strategy := func(kind, field string) Strategy {
+		s, ok := NewStrategy(kind, field)
+		if !ok {
+			b.Fatal(kind, field)
+		}
+		return s
+	}
+	member, err := query.Parse("attribute:ecs.os-type == linux and not(task:group == database) and attribute:ecs.availability-zone =~ eu-.*")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		rules Rules
+	}{
+		{"spread", Rules{Strategies: []Strategy{strategy("spread", "attribute:ecs.availability-zone"), strategy("spread", "instanceId")}}},
+		{"binpack", Rules{Strategies: []Strategy{strategy("binpack", "memory")}}},
+		{"zone-binpack-memberOf", Rules{Members: []*query.Expr{member}, Strategies: []Strategy{strategy("spread", "attribute:ecs.availability-zone"), strategy("binpack", "cpu")}}},
+		{"memberOf", Rules{Members: []*query.Expr{member}}},
+	} {
+		for _, hosts := range []int{1000, 5000} {
+			b.Run(fmt.Sprintf("%s/hosts=%d", c.name, hosts), func(b *testing.B) {
+				l := NewLedger()
+				for i := range hosts {
+					h := newHost(i)
+					h.AvailabilityZone = string(rune('a' + i%3))
+					l.SetHost(h)
+					for j := range 10 {
+						l.Reserve(Reservation{TaskID: fmt.Sprint(i, "-", j), HostID: h.ID, Cluster: cluster, Group: "family:web", CPUUnits: 64, MemoryMiB: 64})
+					}
+				}
+				for b.Loop() {
+					batch := l.Begin()
+					for i := range 10 {
+						req := Request{TaskID: fmt.Sprintf("t%d", i), Cluster: cluster, Group: "family:web", CPUUnits: 256, MemoryMiB: 512, Rules: c.rules}
+						if _, ok := batch.Place(req); !ok {
+							b.Fatal("no place")
+						}
+					}
+					batch.Undo()
+				}
+				b.ReportMetric(float64(b.N)*10/b.Elapsed().Seconds(), "placements/s")
+			})
+		}
+	}
+}
+
+// BenchmarkExplain says why nothing fits.
+func BenchmarkExplain(b *testing.B) {
+	l := full(5000)
+	req := Request{TaskID: "t", Cluster: cluster, CPUUnits: 256, MemoryMiB: 512}
+	for b.Loop() {
+		if e := l.Explain(req); e.Total != 5000 {
+			b.Fatal(e.Total)
+		}
 	}
 }
 

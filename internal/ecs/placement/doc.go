@@ -11,8 +11,13 @@
 // it is draining. A host without an instance in a cluster can still take that cluster's tasks: the
 // instance is registered on first use.
 //
-// One function, fits, decides whether a host can take a task. Choosing, committing to a named host
-// and explaining a refusal all go through it, so they cannot disagree.
+// One function, fits, decides whether a host can take a task. Choosing and committing to a named host
+// go through it, so they cannot disagree; examine asks the same of a host without stopping at the first
+// refusal, and the tests hold the two together.
+//
+// A request without strategies goes to the best of a few hosts that fit, whatever their number. With
+// strategies every host with the room is compared, so that the answer is exactly the best by the first
+// strategy, then by the next.
 //
 // What flows through: the placer mirrors the store into a Ledger ([Ledger.SetHost],
 // [Ledger.SetInstance], [Ledger.Reserve], [Ledger.Release]), plans a batch of requests with

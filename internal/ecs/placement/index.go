@@ -1,17 +1,24 @@
 package placement
 
-// amounts are quantities that can be compared member by member: CPU units, MiB, addresses.
-type amounts [3]int64
+// amounts are quantities that can be compared member by member: CPU units, MiB, addresses, GPUs.
+type amounts [4]int64
+
+const (
+	ofCPU = iota
+	ofMemory
+	ofAddresses
+	ofGPUs
+)
 
 // nothing covers no request, not even an empty one.
-var nothing = amounts{-1, -1, -1}
+var nothing = amounts{-1, -1, -1, -1}
 
 func (a *amounts) covers(need *amounts) bool {
-	return a[0] >= need[0] && a[1] >= need[1] && a[2] >= need[2]
+	return a[0] >= need[0] && a[1] >= need[1] && a[2] >= need[2] && a[3] >= need[3]
 }
 
 func (a *amounts) raise(b *amounts) {
-	a[0], a[1], a[2] = max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2])
+	a[0], a[1], a[2], a[3] = max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 }
 
 // index finds hosts with enough left without asking each: a complete binary tree over their

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Host is what a host says it can offer.
@@ -14,9 +15,11 @@ type Host struct {
 	MemoryMiB        int64
 	ReservedPorts    []Port       // never given to a task: sshd, the agent, …
 	Subnet           netip.Prefix // IPv4 addresses for tasks with an address of their own; the zero value: none
+	GPUIDs           []string     // each for one task at a time, given in this order
 	Attributes       map[string]string
-	AvailabilityZone string
+	AvailabilityZone string // the letter alone: "a"; its region is the cluster's
 	AgentConnected   bool
+	AgentVersion     string
 }
 
 // InstanceStatus is a container instance's status as DescribeContainerInstances shows it.
@@ -33,6 +36,9 @@ type Instance struct {
 	Cluster string // the cluster's ARN
 	ARN     string
 	Status  InstanceStatus
+	// Attributes are those that clients gave it, beside the host's own.
+	Attributes   map[string]string
+	RegisteredAt time.Time
 }
 
 // Protocol of a host port; TCP and UDP ports are separate resources.
@@ -59,10 +65,13 @@ type Reservation struct {
 	TaskID    string // an ID or an ARN, so long as it is unique
 	HostID    string
 	Cluster   string // the cluster's ARN
+	Group     string // what tasks are spread and kept apart by
 	CPUUnits  int64
 	MemoryMiB int64
 	Ports     []Port     // fixed host ports
 	Address   netip.Addr // from the host's subnet; the zero value: none
+	GPUIDs    []string   // of the host's GPUs
+	Running   bool       // the task has reached RUNNING
 }
 
 // Usage is what of a host is taken.
@@ -72,7 +81,8 @@ type Usage struct {
 	CPUFree   int64 // negative when the host shrank below what its tasks hold
 	MemFree   int64 // MiB; likewise
 	Ports     []Port
-	Addresses int // still free
+	Addresses int      // still free
+	GPUs      []string // taken
 }
 
 // Ledger says what each host has left. It is not safe for concurrent use: it belongs to the placer.
@@ -87,6 +97,8 @@ type Ledger struct {
 	outdated bool
 
 	clusters map[string]clusterID
+
+	numberings map[attributeOf]numbering // of the hosts in order
 }
 
 // clusterID stands for a cluster's ARN inside one ledger; no decision depends on its value.
@@ -94,11 +106,16 @@ type clusterID int32
 
 type host struct {
 	Host
-	known bool // false: tasks or instances name it, but it has not registered
-	pos   int  // in order
+	known bool   // false: tasks or instances name it, but it has not registered
+	pos   int    // in order
+	hash  uint64 // of the ID
+
+	zone, zoneRegion string // zoneIn's last answer
 
 	cpuFree, memFree int64
-	ports            map[Port]int // how many tasks hold it: more than one only if the store says so
+	gpusFree         int
+	gpus             map[string]int // how many tasks hold it, as with ports
+	ports            map[Port]int   // how many tasks hold it: more than one only if the store says so
 	addresses        pool
 	tasks            map[string]*Reservation
 	presences        []presence
@@ -108,7 +125,14 @@ type host struct {
 type presence struct {
 	cluster  clusterID
 	tasks    int32
-	instance *Instance // nil: not registered there yet
+	running  int32        // of those
+	groups   []groupTasks // how the tasks divide into groups; few, so a scan beats a map
+	instance *Instance    // nil: not registered there yet
+}
+
+type groupTasks struct {
+	group string
+	tasks int32
 }
 
 // NewLedger returns a ledger of no hosts.
@@ -117,6 +141,8 @@ func NewLedger() *Ledger {
 		hosts:    map[string]*host{},
 		tasks:    map[string]*Reservation{},
 		clusters: map[string]clusterID{},
+
+		numberings: map[attributeOf]numbering{},
 	}
 }
 
@@ -125,12 +151,14 @@ func NewLedger() *Ledger {
 func (l *Ledger) SetHost(facts Host) {
 	facts.Attributes = maps.Clone(facts.Attributes)
 	facts.ReservedPorts = slices.Clone(facts.ReservedPorts)
+	facts.GPUIDs = slices.Clone(facts.GPUIDs)
 	h := l.host(facts.ID)
 	if !h.known {
 		h.known = true
 		l.outdated = true
 	}
-	h.Host = facts
+	h.Host, h.zone = facts, ""
+	clear(l.numberings)
 	h.recount()
 	l.changed(h)
 }
@@ -150,6 +178,8 @@ func (l *Ledger) RemoveHost(id string) {
 
 // SetInstance records a host's container instance in a cluster. The host may be unknown yet.
 func (l *Ledger) SetInstance(in Instance) {
+	clear(l.numberings)
+	in.Attributes = maps.Clone(in.Attributes)
 	h := l.host(in.HostID)
 	h.presence(l.cluster(in.Cluster)).instance = &in
 }
@@ -162,6 +192,7 @@ func (l *Ledger) RemoveInstance(hostID, cluster string) {
 	if !ok || !known {
 		return
 	}
+	clear(l.numberings)
 	h.presence(id).instance = nil
 	h.dropPresenceIfEmpty(id)
 	l.forgetIfEmpty(h)
@@ -172,11 +203,11 @@ func (l *Ledger) RemoveInstance(hostID, cluster string) {
 func (l *Ledger) Reserve(r Reservation) {
 	l.Release(r.TaskID)
 	r.CPUUnits, r.MemoryMiB = max(r.CPUUnits, 0), max(r.MemoryMiB, 0)
-	r.Ports = slices.Clone(r.Ports)
+	r.Ports, r.GPUIDs = slices.Clone(r.Ports), slices.Clone(r.GPUIDs)
 	h := l.host(r.HostID)
 	l.tasks[r.TaskID] = &r
 	h.tasks[r.TaskID] = &r
-	h.presence(l.cluster(r.Cluster)).tasks++
+	h.presence(l.cluster(r.Cluster)).count(&r, 1)
 	h.take(&r)
 	l.changed(h)
 }
@@ -191,12 +222,22 @@ func (l *Ledger) Release(taskID string) bool {
 	delete(l.tasks, taskID)
 	delete(h.tasks, taskID)
 	id := l.clusters[r.Cluster]
-	h.presence(id).tasks--
+	h.presence(id).count(r, -1)
 	h.dropPresenceIfEmpty(id)
 	h.giveBack(r)
 	l.changed(h)
 	l.forgetIfEmpty(h)
 	return true
+}
+
+// SetRunning records that a task runs. One that holds nothing is none of the ledger's.
+func (l *Ledger) SetRunning(taskID string) {
+	r, ok := l.tasks[taskID]
+	if !ok || r.Running {
+		return
+	}
+	r.Running = true
+	l.hosts[r.HostID].presence(l.clusters[r.Cluster]).running++
 }
 
 // Reservation returns what a task holds.
@@ -221,13 +262,14 @@ func (l *Ledger) Usage(hostID string) (Usage, bool) {
 		MemFree:   h.memFree,
 		Ports:     slices.SortedFunc(maps.Keys(h.ports), Port.Compare),
 		Addresses: h.addresses.free(),
+		GPUs:      slices.Sorted(maps.Keys(h.gpus)),
 	}, true
 }
 
 func (l *Ledger) host(id string) *host {
 	h, ok := l.hosts[id]
 	if !ok {
-		h = &host{Host: Host{ID: id}, tasks: map[string]*Reservation{}}
+		h = &host{Host: Host{ID: id}, hash: hash(id), tasks: map[string]*Reservation{}}
 		l.hosts[id] = h
 	}
 	return h
@@ -274,6 +316,7 @@ func (l *Ledger) refresh() {
 		l.index.put(i, h.offer())
 	}
 	l.index.build()
+	clear(l.numberings)
 	l.outdated = false
 }
 
@@ -282,7 +325,7 @@ func (h *host) offer() amounts {
 	if !h.AgentConnected {
 		return nothing
 	}
-	return amounts{h.cpuFree, h.memFree, int64(h.addresses.free())}
+	return amounts{ofCPU: h.cpuFree, ofMemory: h.memFree, ofAddresses: int64(h.addresses.free()), ofGPUs: int64(h.gpusFree)}
 }
 
 func (h *host) take(r *Reservation) {
@@ -297,6 +340,14 @@ func (h *host) take(r *Reservation) {
 	if r.Address.IsValid() {
 		h.addresses.take(r.Address)
 	}
+	for _, id := range r.GPUIDs {
+		if h.gpus == nil {
+			h.gpus = map[string]int{}
+		}
+		if h.gpus[id]++; h.gpus[id] == 1 && slices.Contains(h.GPUIDs, id) {
+			h.gpusFree--
+		}
+	}
 }
 
 func (h *host) giveBack(r *Reservation) {
@@ -310,17 +361,57 @@ func (h *host) giveBack(r *Reservation) {
 	if r.Address.IsValid() {
 		h.addresses.giveBack(r.Address)
 	}
+	for _, id := range r.GPUIDs {
+		if h.gpus[id]--; h.gpus[id] > 0 {
+			continue
+		}
+		delete(h.gpus, id)
+		if slices.Contains(h.GPUIDs, id) {
+			h.gpusFree++
+		}
+	}
 }
 
 // recount derives everything counted from the host's facts and its tasks.
 func (h *host) recount() {
 	h.cpuFree, h.memFree = h.CPUUnits, h.MemoryMiB
-	h.ports = nil
+	h.ports, h.gpus, h.gpusFree = nil, nil, len(h.GPUIDs)
 	h.addresses = newPool(h.Subnet)
 	h.take(&Reservation{Ports: h.ReservedPorts})
 	for _, r := range h.tasks {
 		h.take(r)
 	}
+}
+
+// count enters a task (by 1) or strikes it out (by -1).
+func (p *presence) count(r *Reservation, by int32) {
+	p.tasks += by
+	if r.Running {
+		p.running += by
+	}
+	i := slices.IndexFunc(p.groups, func(g groupTasks) bool { return g.group == r.Group })
+	if i < 0 {
+		p.groups = append(p.groups, groupTasks{group: r.Group, tasks: by})
+		return
+	}
+	if p.groups[i].tasks += by; p.groups[i].tasks <= 0 {
+		last := len(p.groups) - 1
+		p.groups[i], p.groups[last] = p.groups[last], groupTasks{}
+		p.groups = p.groups[:last]
+	}
+}
+
+// ofGroup is how many tasks of a group there are; a nil presence has none.
+func (p *presence) ofGroup(group string) int32 {
+	if p == nil {
+		return 0
+	}
+	for i := range p.groups {
+		if p.groups[i].group == group {
+			return p.groups[i].tasks
+		}
+	}
+	return 0
 }
 
 // presence returns the host's entry for a cluster, making it if need be.

@@ -10,16 +10,19 @@ import (
 type Request struct {
 	TaskID    string // also the seed of every choice between hosts that are equally good
 	Cluster   string // the cluster's ARN
+	Group     string
 	CPUUnits  int64
 	MemoryMiB int64
 	// Ports are the fixed host ports; those the host chooses itself are not asked for here.
 	Ports []Port
 	// Address asks for an address from the host's subnet (network mode awsvpc).
 	Address bool
-	// Attributes the host must have. An empty value asks only that the attribute exists.
-	Attributes map[string]string
+	GPUs    int
+	Rules
 	// Exclude names hosts not to be used.
 	Exclude []string
+	// Within are attributes of the hosts that may be used at all, such as those of one capacity provider.
+	Within map[string]string
 }
 
 // Decision is a place for a task.
@@ -28,6 +31,9 @@ type Decision struct {
 	HostID      string
 	InstanceARN string     // of the host's container instance in the cluster; empty: to be registered
 	Address     netip.Addr // valid if the request asked for one
+	GPUIDs      []string   // as many as the request asked for
+	// Ranking says what the host was chosen by, one for each strategy of the request, in order.
+	Ranking []Rank
 }
 
 const (
@@ -39,22 +45,23 @@ const (
 	probes = 2 * candidates
 )
 
-// query is a request prepared for asking many hosts.
-type query struct {
+// request is a Request prepared for asking many hosts.
+type request struct {
 	*Request
 	cluster     clusterID // -1: the ledger never heard of it
 	need        amounts
 	repeatsPort bool
+	region      string // the cluster's
 }
 
-func (l *Ledger) query(req *Request) query {
-	q := query{Request: req, cluster: -1}
+func (l *Ledger) prepare(req *Request) request {
+	q := request{Request: req, cluster: -1, region: regionOf(req.Cluster)}
 	if id, ok := l.clusters[req.Cluster]; ok {
 		q.cluster = id
 	}
-	q.need = amounts{max(req.CPUUnits, 0), max(req.MemoryMiB, 0), 0}
+	q.need = amounts{ofCPU: max(req.CPUUnits, 0), ofMemory: max(req.MemoryMiB, 0), ofGPUs: int64(max(req.GPUs, 0))}
 	if req.Address {
-		q.need[2] = 1
+		q.need[ofAddresses] = 1
 	}
 	for i, p := range req.Ports {
 		q.repeatsPort = q.repeatsPort || slices.Contains(req.Ports[:i], p)
@@ -63,21 +70,25 @@ func (l *Ledger) query(req *Request) query {
 }
 
 // fits is the one judge of whether a host can take a task. The reasons come in the order in which
-// ECS checks: the agent, the resources, then the attributes.
-func (h *host) fits(q *query) Reason {
-	if len(q.Exclude) > 0 && slices.Contains(q.Exclude, h.ID) {
+// ECS checks: the agent, the resources, the attributes, then the constraints.
+func (h *host) fits(q *request) Reason {
+	if h.excluded(q) {
 		return Excluded
 	}
-	if p := h.findPresence(q.cluster); p != nil && p.instance != nil && p.instance.Status != InstanceActive {
+	p := h.findPresence(q.cluster)
+	if p != nil && p.instance != nil && p.instance.Status != InstanceActive {
 		return Inactive
 	}
 	if !h.AgentConnected {
 		return Agent
 	}
-	if h.cpuFree < q.need[0] {
+	if h.cpuFree < q.need[ofCPU] {
 		return CPU
 	}
-	if h.memFree < q.need[1] {
+	if int64(h.gpusFree) < q.need[ofGPUs] {
+		return GPU
+	}
+	if h.memFree < q.need[ofMemory] {
 		return Memory
 	}
 	if q.repeatsPort {
@@ -88,42 +99,65 @@ func (h *host) fits(q *query) Reason {
 			return Ports
 		}
 	}
-	if q.need[2] > 0 && h.addresses.free() <= 0 {
+	if q.need[ofAddresses] > 0 && h.addresses.free() <= 0 {
 		return ENI
 	}
-	if h.lacks(q) != "" {
+	if len(q.Attributes) > 0 && h.lacks(q, p) != "" {
 		return Attribute
+	}
+	if q.Distinct && p.ofGroup(q.Group) > 0 {
+		return Distinct
+	}
+	if len(q.Members) > 0 && h.outside(q, p) != nil {
+		return MemberOf
 	}
 	return ""
 }
 
+func (h *host) excluded(q *request) bool {
+	if len(q.Exclude) > 0 && slices.Contains(q.Exclude, h.ID) {
+		return true
+	}
+	if len(q.Within) > 0 {
+		p := h.findPresence(q.cluster)
+		for name, want := range q.Within {
+			if !h.offers(q, p, name, want) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // lacks names an attribute that the host does not have as asked: the first by name, so that the
 // answer does not depend on a map's order.
-func (h *host) lacks(q *query) string {
+func (h *host) lacks(q *request, p *presence) string {
 	missing := ""
 	for name, want := range q.Attributes {
-		if have, ok := h.Attributes[name]; ok && (want == "" || have == want) {
-			continue
-		}
-		if missing == "" || name < missing {
+		if !h.offers(q, p, name, want) && (missing == "" || name < missing) {
 			missing = name
 		}
 	}
 	return missing
 }
 
-func (h *host) verdict(q *query) Verdict {
+func (h *host) verdict(q *request) Verdict {
 	v := Verdict{HostID: h.ID, Reason: h.fits(q)}
-	if p := h.findPresence(q.cluster); p != nil && p.instance != nil {
+	p := h.findPresence(q.cluster)
+	if p != nil && p.instance != nil {
 		v.InstanceARN = p.instance.ARN
 	}
 	switch v.Reason {
 	case CPU:
-		v.Needed, v.Free = q.need[0], h.cpuFree
+		v.Needed, v.Free = q.need[ofCPU], h.cpuFree
 	case Memory:
-		v.Needed, v.Free = q.need[1], h.memFree
+		v.Needed, v.Free = q.need[ofMemory], h.memFree
+	case GPU:
+		v.Needed, v.Free = q.need[ofGPUs], int64(h.gpusFree)
 	case Attribute:
-		v.Lacks = h.lacks(q)
+		v.Lacks = h.lacks(q, p)
+	case MemberOf:
+		v.Lacks = h.outside(q, p).String()
 	}
 	return v
 }
@@ -134,15 +168,15 @@ func (l *Ledger) Fits(hostID string, req Request) Verdict {
 	if !ok || !h.known {
 		return Verdict{HostID: hostID, Reason: Missing}
 	}
-	q := l.query(&req)
+	q := l.prepare(&req)
 	return h.verdict(&q)
 }
 
-// Explain judges every host, in the order of their IDs. Asked at once after Place found no place, it
+// Judge judges every host, in the order of their IDs. Asked at once after Place found no place, it
 // holds the reason for each host; len 0 means there are no hosts.
-func (l *Ledger) Explain(req Request) []Verdict {
+func (l *Ledger) Judge(req Request) []Verdict {
 	l.refresh()
-	q := l.query(&req)
+	q := l.prepare(&req)
 	verdicts := make([]Verdict, len(l.order))
 	for i, h := range l.order {
 		verdicts[i] = h.verdict(&q)
@@ -152,13 +186,23 @@ func (l *Ledger) Explain(req Request) []Verdict {
 
 // Place finds a host for a task and reserves nothing. It answers false if and only if no host fits.
 //
-// Among a bounded number of hosts that fit, found in an order that depends on the task's ID alone,
-// it takes the one with the fewest tasks of the cluster, and of those the one with the largest share
-// of its scarcer resource free.
+// Of a request with strategies it takes the best of all hosts that fit: best by the first strategy,
+// among equals by the second, and so on. Without strategies, among a bounded number of hosts that fit,
+// found in an order that depends on the task's ID alone, it takes the one with the fewest tasks of the
+// cluster, and of those the one with the largest share of its scarcer resource free.
 func (l *Ledger) Place(req Request) (Decision, bool) {
 	l.refresh()
-	q := l.query(&req)
+	q := l.prepare(&req)
 	seed := hash(req.TaskID)
+	if len(q.Strategies) > 0 {
+		best, ranking := l.chooseBest(&q, seed)
+		if best == nil {
+			return Decision{}, false
+		}
+		d, ok := best.decide(&q, seed)
+		d.Ranking = ranking
+		return d, ok
+	}
 	best := l.choose(&q, seed)
 	if best == nil {
 		return Decision{}, false
@@ -172,17 +216,24 @@ func (l *Ledger) PlaceOn(hostID string, req Request) (Decision, Verdict) {
 	if !v.OK() {
 		return Decision{}, v
 	}
-	q := l.query(&req)
+	q := l.prepare(&req)
 	d, _ := l.hosts[hostID].decide(&q, hash(req.TaskID))
 	return d, v
 }
 
-func (h *host) decide(q *query, seed uint64) (Decision, bool) {
+func (h *host) decide(q *request, seed uint64) (Decision, bool) {
 	d := Decision{TaskID: q.TaskID, HostID: h.ID}
 	if p := h.findPresence(q.cluster); p != nil && p.instance != nil {
 		d.InstanceARN = p.instance.ARN
 	}
-	if q.need[2] > 0 {
+	if q.need[ofGPUs] > 0 {
+		for _, id := range h.GPUIDs {
+			if h.gpus[id] == 0 && int64(len(d.GPUIDs)) < q.need[ofGPUs] {
+				d.GPUIDs = append(d.GPUIDs, id)
+			}
+		}
+	}
+	if q.need[ofAddresses] > 0 {
 		var ok bool
 		// A number of its own: the host's position and the address must not go together, or hosts
 		// with equal subnets would wear out the same addresses.
@@ -193,7 +244,7 @@ func (h *host) decide(q *query, seed uint64) (Decision, bool) {
 	return d, true
 }
 
-func (l *Ledger) choose(q *query, seed uint64) *host {
+func (l *Ledger) choose(q *request, seed uint64) *host {
 	n := len(l.order)
 	if n == 0 || !l.index.nodes[1].covers(&q.need) {
 		return nil
@@ -246,7 +297,7 @@ func (s score) better(than score) bool {
 	return s.tasks < than.tasks || s.tasks == than.tasks && s.free > than.free
 }
 
-func (h *host) score(q *query) score {
+func (h *host) score(q *request) score {
 	s := score{free: min(share(h.cpuFree, h.CPUUnits), share(h.memFree, h.MemoryMiB))}
 	if p := h.findPresence(q.cluster); p != nil {
 		s.tasks = p.tasks
@@ -299,8 +350,8 @@ func (b *Batch) PlaceOn(hostID string, req Request) (Decision, Verdict) {
 
 func (b *Batch) reserve(req *Request, d Decision) {
 	b.ledger.Reserve(Reservation{
-		TaskID: req.TaskID, HostID: d.HostID, Cluster: req.Cluster,
-		CPUUnits: req.CPUUnits, MemoryMiB: req.MemoryMiB, Ports: req.Ports, Address: d.Address,
+		TaskID: req.TaskID, HostID: d.HostID, Cluster: req.Cluster, Group: req.Group,
+		CPUUnits: req.CPUUnits, MemoryMiB: req.MemoryMiB, Ports: req.Ports, Address: d.Address, GPUIDs: d.GPUIDs,
 	})
 	b.tasks = append(b.tasks, req.TaskID)
 }

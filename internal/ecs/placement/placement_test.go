@@ -53,14 +53,14 @@ func TestEveryReasonHasItsOwnHost(t *testing.T) {
 
 	req := Request{
 		TaskID: "t", Cluster: cluster, CPUUnits: 256, MemoryMiB: 512, Address: true,
-		Ports:      []Port{{Number: 80}},
-		Attributes: map[string]string{"ecs.os-type": ""},
-		Exclude:    []string{newHost(8).ID},
+		Ports:   []Port{{Number: 80}},
+		Rules:   Rules{Attributes: map[string]string{"ecs.os-type": ""}},
+		Exclude: []string{newHost(8).ID},
 	}
 	if d, ok := l.Place(req); ok {
 		t.Fatalf("placed on %+v", d)
 	}
-	verdicts := l.Explain(req)
+	verdicts := l.Judge(req)
 	if len(verdicts) != len(want) {
 		t.Fatalf("%d verdicts for %d hosts", len(verdicts), len(want))
 	}
@@ -105,7 +105,7 @@ func TestNoHosts(t *testing.T) {
 	if _, ok := l.Place(Request{TaskID: "t"}); ok {
 		t.Fatal("placed on nothing")
 	}
-	if v := l.Explain(Request{TaskID: "t"}); len(v) != 0 {
+	if v := l.Judge(Request{TaskID: "t"}); len(v) != 0 {
 		t.Fatalf("verdicts without hosts: %v", v)
 	}
 }

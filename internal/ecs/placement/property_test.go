@@ -8,9 +8,13 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/berthhq/berth/internal/ecs/placement/query"
 )
 
 // world is a ledger together with what was put into it, kept naively.
@@ -25,7 +29,7 @@ func newWorld() *world {
 	return &world{NewLedger(), map[string]Host{}, map[[2]string]Instance{}, map[string]Reservation{}}
 }
 
-var clusters = []string{"c0", "c1", "c2"}
+var clusters = []string{"arn:aws:ecs:eu-west-1:1:cluster/c0", "arn:aws:ecs:eu-west-1:1:cluster/c1", "c2"}
 
 func drawHost(t *rapid.T) Host {
 	attributes := map[string]string{}
@@ -47,9 +51,18 @@ func drawHost(t *rapid.T) Host {
 		ReservedPorts:  rapid.SliceOfNDistinct(drawPort(), 0, 1, rapid.ID).Draw(t, "reserved"),
 		Subnet:         subnet,
 		Attributes:     attributes,
+		GPUIDs:         gpuIDs[:rapid.IntRange(0, len(gpuIDs)).Draw(t, "gpus")],
 		AgentConnected: rapid.IntRange(0, 5).Draw(t, "connected") > 0,
+		AgentVersion:   rapid.SampledFrom([]string{"1.0.0", "1.10.0"}).Draw(t, "version"),
+
+		AvailabilityZone: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "zone"),
 	}
 }
+
+var (
+	gpuIDs = []string{"GPU-0", "GPU-1", "GPU-2"}
+	groups = []string{"family:a", "family:b", "other"}
+)
 
 func drawPort() *rapid.Generator[Port] {
 	return rapid.Custom(func(t *rapid.T) Port {
@@ -67,6 +80,23 @@ func (w *world) drawRequest(t *rapid.T) Request {
 		CPUUnits:  rapid.Int64Range(0, 3).Draw(t, "cpu") * 128,
 		MemoryMiB: rapid.Int64Range(0, 3).Draw(t, "mem") * 256,
 		Address:   rapid.Bool().Draw(t, "address"),
+		Group:     rapid.SampledFrom(groups).Draw(t, "group"),
+		GPUs:      max(rapid.IntRange(-4, 2).Draw(t, "gpus"), 0),
+	}
+	req.Distinct = rapid.IntRange(0, 3).Draw(t, "distinct") == 0
+	for range max(rapid.IntRange(-3, 2).Draw(t, "members"), 0) {
+		m := rapid.SampledFrom(members).Draw(t, "member")
+		e, err := query.Parse(m.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Members = append(req.Members, e)
+	}
+	for range max(rapid.IntRange(-3, 3).Draw(t, "strategies"), 0) {
+		req.Strategies = append(req.Strategies, rapid.SampledFrom(strategies).Draw(t, "strategy"))
+	}
+	if rapid.IntRange(0, 5).Draw(t, "within") == 0 {
+		req.Within = map[string]string{"rack": "r1"}
 	}
 	if rapid.IntRange(0, 3).Draw(t, "wantsPorts") == 0 {
 		req.Ports = rapid.SliceOfN(drawPort(), 0, 2).Draw(t, "ports")
@@ -83,14 +113,125 @@ func (w *world) drawRequest(t *rapid.T) Request {
 	return req
 }
 
+// membership is an expression with its meaning written out.
+type membership struct {
+	text  string
+	holds func(w *world, h Host, in Instance, cluster string) bool
+}
+
+var members = []membership{
+	{"attribute:rack == r1 or attribute:os == linux", func(w *world, h Host, in Instance, _ string) bool {
+		return in.Attributes["rack"] == "r1" || h.Attributes["os"] == "linux"
+	}},
+	{"attribute:ecs.availability-zone =~ eu-.*a", func(_ *world, h Host, _ Instance, cluster string) bool {
+		return h.AvailabilityZone == "a" && cluster != "c2"
+	}},
+	{"not task:group == family:b", func(w *world, h Host, _ Instance, cluster string) bool {
+		return w.ofGroup(h.ID, cluster, "family:b") == 0
+	}},
+	{"runningTasksCount < 1", func(w *world, h Host, _ Instance, cluster string) bool {
+		for _, r := range w.tasks {
+			if r.HostID == h.ID && r.Cluster == cluster && r.Running {
+				return false
+			}
+		}
+		return true
+	}},
+	{"agentVersion > 1.2", func(_ *world, h Host, _ Instance, _ string) bool { return h.AgentVersion == "1.10.0" }},
+	{"registeredAt > 2020-06-01", func(_ *world, _ Host, in Instance, _ string) bool { return in.RegisteredAt.Year() == 2021 }},
+}
+
+var strategies = []Strategy{
+	{Kind: Spread, Field: ByHost}, {Kind: Spread, Field: "attribute:" + ZoneAttribute}, {Kind: Spread, Field: "attribute:rack"},
+	{Kind: Binpack, Field: ByCPU}, {Kind: Binpack, Field: ByMemory}, {Kind: Random},
+}
+
+func (w *world) ofGroup(host, cluster, group string) int64 {
+	n := int64(0)
+	for _, r := range w.tasks {
+		if r.HostID == host && r.Cluster == cluster && r.Group == group {
+			n++
+		}
+	}
+	return n
+}
+
+// attribute is a host's attribute in a cluster, or "<none>".
+func (w *world) attribute(h Host, cluster, name string) string {
+	if name == ZoneAttribute {
+		switch {
+		case h.AvailabilityZone == "":
+		case cluster == "c2":
+			return h.AvailabilityZone // no ARN, so no region
+		default:
+			return "eu-west-1" + h.AvailabilityZone
+		}
+		return "<none>"
+	}
+	if value, ok := h.Attributes[name]; ok {
+		return value
+	}
+	if value, ok := w.instances[[2]string{h.ID, cluster}].Attributes[name]; ok {
+		return value
+	}
+	return "<none>"
+}
+
+// better compares two hosts by what ECS's strategies say of them, one after the other; Random tells
+// nothing here, because any choice is right.
+func (w *world) better(a, b Host, req Request) bool {
+	for _, s := range req.Strategies {
+		va, vb := w.rank(a, req, s), w.rank(b, req, s)
+		if s.Kind == Random {
+			return false
+		}
+		if va != vb {
+			return va < vb
+		}
+	}
+	return false
+}
+
+func (w *world) rank(h Host, req Request, s Strategy) int64 {
+	left := h.CPUUnits
+	if s.Field == ByMemory {
+		left = h.MemoryMiB
+	}
+	if s.Kind == Binpack {
+		for _, r := range w.tasks {
+			switch {
+			case r.HostID != h.ID:
+			case s.Field == ByCPU:
+				left -= r.CPUUnits
+			default:
+				left -= r.MemoryMiB
+			}
+		}
+		return left
+	}
+	if s.Field == ByHost {
+		return w.ofGroup(h.ID, req.Cluster, req.Group)
+	}
+	name := strings.TrimPrefix(s.Field, "attribute:")
+	n, place := int64(0), w.attribute(h, req.Cluster, name)
+	for _, other := range w.hosts {
+		if w.attribute(other, req.Cluster, name) == place {
+			n += w.ofGroup(other.ID, req.Cluster, req.Group)
+		}
+	}
+	return n
+}
+
 // judge recomputes a verdict from nothing but what was put in.
 func (w *world) judge(id string, req Request) Reason {
 	h := w.hosts[id]
 	cpu, mem := h.CPUUnits, h.MemoryMiB
 	ports := slices.Clone(h.ReservedPorts)
 	addresses := map[netip.Addr]bool{}
+	gpus := slices.Clone(h.GPUIDs)
 	for _, r := range w.tasks {
 		if r.HostID == id {
+			gpus = slices.DeleteFunc(gpus, func(g string) bool { return slices.Contains(r.GPUIDs, g) })
 			cpu -= r.CPUUnits
 			mem -= r.MemoryMiB
 			ports = append(ports, r.Ports...)
@@ -110,11 +251,18 @@ func (w *world) judge(id string, req Request) Reason {
 	}
 	lacks := false
 	for name, want := range req.Attributes {
-		have, ok := h.Attributes[name]
-		lacks = lacks || !ok || want != "" && have != want
+		have := w.attribute(h, req.Cluster, name)
+		lacks = lacks || have == "<none>" || want != "" && have != want
 	}
 	in, registered := w.instances[[2]string{id, req.Cluster}]
+	member := true
+	for _, e := range req.Members {
+		i := slices.IndexFunc(members, func(m membership) bool { return m.text == e.String() })
+		member = member && members[i].holds(w, h, in, req.Cluster)
+	}
 	switch {
+	case req.Within != nil && in.Attributes["rack"] != "r1":
+		return Excluded
 	case slices.Contains(req.Exclude, id):
 		return Excluded
 	case registered && in.Status != InstanceActive:
@@ -123,6 +271,8 @@ func (w *world) judge(id string, req Request) Reason {
 		return Agent
 	case req.CPUUnits > cpu:
 		return CPU
+	case req.GPUs > len(gpus):
+		return GPU
 	case req.MemoryMiB > mem:
 		return Memory
 	case clash:
@@ -131,6 +281,10 @@ func (w *world) judge(id string, req Request) Reason {
 		return ENI
 	case lacks:
 		return Attribute
+	case req.Distinct && w.ofGroup(id, req.Cluster, req.Group) > 0:
+		return Distinct
+	case !member:
+		return MemberOf
 	}
 	return ""
 }
@@ -146,7 +300,7 @@ func subnetAddresses(p netip.Prefix) []netip.Addr {
 // check holds the promises that are about one request against a snapshot.
 func (w *world) check(t *rapid.T, req Request) {
 	feasible := false
-	verdicts := w.ledger.Explain(req)
+	verdicts := w.ledger.Judge(req)
 	if len(verdicts) != len(w.hosts) {
 		t.Fatalf("%d verdicts for %d hosts", len(verdicts), len(w.hosts))
 	}
@@ -155,7 +309,11 @@ func (w *world) check(t *rapid.T, req Request) {
 			t.Fatalf("host %s: verdict %q, truth %q", v.HostID, v.Reason, want)
 		}
 		feasible = feasible || v.OK()
+		if e, ok := w.ledger.Examine(v.HostID, req); !ok || e.Reason != v.Reason || e.InstanceARN != v.InstanceARN || (e.refused() == 0) != v.OK() {
+			t.Fatalf("verdict %+v, examined %+v", v, e)
+		}
 	}
+	w.checkExplanation(t, req)
 	d, ok := w.ledger.Place(req)
 	if ok != feasible {
 		t.Fatalf("placed: %v, but some host fits: %v", ok, feasible)
@@ -169,11 +327,47 @@ func (w *world) check(t *rapid.T, req Request) {
 	if d.Address.IsValid() != req.Address {
 		t.Fatalf("address %s, asked for: %v", d.Address, req.Address)
 	}
-	if again, _ := w.ledger.Place(req); again != d {
+	if len(d.GPUIDs) != req.GPUs || len(d.Ranking) != len(req.Strategies) {
+		t.Fatalf("decision %+v for %+v", d, req)
+	}
+	for id, other := range w.hosts {
+		if w.better(other, w.hosts[d.HostID], req) && w.judge(id, req) == "" {
+			t.Fatalf("placed on %s, but %s is better by %v", d.HostID, id, req.Strategies)
+		}
+	}
+	for i, s := range req.Strategies {
+		if want := w.rank(w.hosts[d.HostID], req, s); s.Kind != Random && d.Ranking[i] != (Rank{s.String(), want}) {
+			t.Fatalf("ranked %+v, want %d by %s", d.Ranking[i], want, s)
+		}
+	}
+	if again, _ := w.ledger.Place(req); !reflect.DeepEqual(again, d) {
 		t.Fatalf("first %+v, then %+v", d, again)
 	}
-	if other, _ := w.rebuilt().Place(req); other != d {
+	if other, _ := w.rebuilt().Place(req); !reflect.DeepEqual(other, d) {
 		t.Fatalf("with a history %+v, without %+v", d, other)
+	}
+}
+
+// checkExplanation: an explanation counts every host once and speaks of the closest, the closest first.
+func (w *world) checkExplanation(t *rapid.T, req Request) {
+	e := w.ledger.Explain(req)
+	counted := 0
+	for reason, n := range e.Reasons {
+		counted += n
+		for id := range w.hosts {
+			if w.judge(id, req) == reason {
+				n--
+			}
+		}
+		if n != 0 {
+			t.Fatalf("%d too many of %q in %v", n, reason, e.Reasons)
+		}
+	}
+	if counted != len(w.hosts) || e.Total != len(w.hosts) || len(e.Hosts) != min(len(w.hosts), MaxExplained) {
+		t.Fatalf("%d hosts: total %d, counted %d, %d verdicts", len(w.hosts), e.Total, counted, len(e.Hosts))
+	}
+	if !slices.IsSortedFunc(e.Hosts, func(a, b HostVerdict) int { return cmp.Compare(a.refused(), b.refused()) }) {
+		t.Fatalf("not the closest first: %+v", e.Hosts)
 	}
 }
 
@@ -218,6 +412,12 @@ func (w *world) consistent(t *rapid.T) {
 				}
 				owners[p] = r.TaskID
 			}
+			for _, g := range r.GPUIDs {
+				if owner, taken := owners[g]; taken {
+					t.Fatalf("host %s: %s has owners %s and %s", id, g, owner, r.TaskID)
+				}
+				owners[g] = r.TaskID
+			}
 			if r.Address.IsValid() {
 				if owner, taken := owners[r.Address]; taken {
 					t.Fatalf("host %s: %s has owners %s and %s", id, r.Address, owner, r.TaskID)
@@ -225,7 +425,9 @@ func (w *world) consistent(t *rapid.T) {
 				owners[r.Address] = r.TaskID
 			}
 		}
-		_ = h
+		if len(got.GPUs) > len(h.GPUIDs) {
+			t.Fatalf("host %s has %v, and %v are taken", id, h.GPUIDs, got.GPUs)
+		}
 	}
 }
 
@@ -237,8 +439,8 @@ func TestLedger(t *testing.T) {
 		place := func(t *rapid.T, b *Batch, req Request) (Reservation, bool) {
 			d, ok := b.Place(req)
 			return Reservation{
-				TaskID: req.TaskID, HostID: d.HostID, Cluster: req.Cluster, CPUUnits: req.CPUUnits,
-				MemoryMiB: req.MemoryMiB, Ports: req.Ports, Address: d.Address,
+				TaskID: req.TaskID, HostID: d.HostID, Cluster: req.Cluster, Group: req.Group, CPUUnits: req.CPUUnits,
+				MemoryMiB: req.MemoryMiB, Ports: req.Ports, Address: d.Address, GPUIDs: d.GPUIDs,
 			}, ok
 		}
 		for range rapid.IntRange(0, 50).Draw(t, "hosts") {
@@ -252,9 +454,9 @@ func TestLedger(t *testing.T) {
 				if old, known := w.hosts[h.ID]; known {
 					// Ports reserved and subnets changed under running tasks are tested by example:
 					// here they would make two owners without placement's doing.
-					h.ReservedPorts, h.Subnet = old.ReservedPorts, old.Subnet
+					h.ReservedPorts, h.Subnet, h.GPUIDs = old.ReservedPorts, old.Subnet, old.GPUIDs
 				} else if slices.ContainsFunc(slices.Collect(maps.Values(w.tasks)), func(r Reservation) bool { return r.HostID == h.ID }) {
-					h.ReservedPorts = nil
+					h.ReservedPorts, h.GPUIDs = nil, gpuIDs
 				}
 				w.hosts[h.ID] = h
 				w.ledger.SetHost(h)
@@ -274,6 +476,10 @@ func TestLedger(t *testing.T) {
 					Status:  rapid.SampledFrom([]InstanceStatus{InstanceActive, InstanceActive, InstanceDraining}).Draw(t, "status"),
 				}
 				in.ARN = in.HostID + "/" + in.Cluster
+				in.RegisteredAt = time.Date(rapid.IntRange(2020, 2021).Draw(t, "year"), 1, 1, 0, 0, 0, 0, time.UTC)
+				if rack := rapid.SampledFrom([]string{"", "r1", "r2"}).Draw(t, "rack"); rack != "" {
+					in.Attributes = map[string]string{"rack": rack}
+				}
 				w.instances[[2]string{in.HostID, in.Cluster}] = in
 				w.ledger.SetInstance(in)
 			},
@@ -312,6 +518,16 @@ func TestLedger(t *testing.T) {
 				}
 				b.Undo()
 				w.tasks = before
+			},
+			"running": func(t *rapid.T) {
+				if len(w.tasks) == 0 {
+					t.Skip("no task")
+				}
+				id := rapid.SampledFrom(slices.Sorted(maps.Keys(w.tasks))).Draw(t, "task")
+				r := w.tasks[id]
+				r.Running = true
+				w.tasks[id] = r
+				w.ledger.SetRunning(id)
 			},
 			"release": func(t *rapid.T) {
 				if len(w.tasks) == 0 {
@@ -399,7 +615,7 @@ func TestIndex(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(label string) amounts {
 			v := rapid.Int64Range(-1, 4)
-			return amounts{v.Draw(t, label), v.Draw(t, label), v.Draw(t, label)}
+			return amounts{v.Draw(t, label), v.Draw(t, label), v.Draw(t, label), v.Draw(t, label)}
 		}
 		leaves := make([]amounts, rapid.IntRange(0, 40).Draw(t, "n"))
 		var x index
@@ -415,7 +631,7 @@ func TestIndex(t *testing.T) {
 				leaves[i] = draw("changed")
 				x.set(i, leaves[i])
 			}
-			need := amounts{rapid.Int64Range(0, 4).Draw(t, "a"), rapid.Int64Range(0, 4).Draw(t, "b"), rapid.Int64Range(0, 4).Draw(t, "c")}
+			need := amounts{rapid.Int64Range(0, 4).Draw(t, "a"), rapid.Int64Range(0, 4).Draw(t, "b"), rapid.Int64Range(0, 4).Draw(t, "c"), rapid.Int64Range(-1, 4).Draw(t, "d")}
 			from := rapid.IntRange(0, len(leaves)+1).Draw(t, "from")
 			want := -1
 			for i := from; i < len(leaves) && want < 0; i++ {

@@ -1,6 +1,9 @@
 package placement
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // Reason says why a host cannot take a task, in the words of RunTask's failures and of ECS's service
 // events. Empty: it can.
@@ -11,48 +14,32 @@ const (
 	Excluded  Reason = "EXCLUDED" // the request itself ruled the host out; not one of AWS's words
 	Agent     Reason = "AGENT"    // the host's agent is not connected
 	CPU       Reason = "RESOURCE:CPU"
+	GPU       Reason = "RESOURCE:GPU"
 	Memory    Reason = "RESOURCE:MEMORY"
 	Ports     Reason = "RESOURCE:PORTS"
 	ENI       Reason = "RESOURCE:ENI" // no address left in the host's subnet
 	Attribute Reason = "ATTRIBUTE"
-	Missing   Reason = "MISSING" // no such host
+	// Distinct: the host has a task of the group already.
+	Distinct Reason = "DistinctInstance placement constraint unsatisfied."
+	MemberOf Reason = "MemberOf placement constraint unsatisfied."
+	Missing  Reason = "MISSING" // no such host
 )
+
+// order is that in which fits checks.
+var order = []Reason{Missing, Excluded, Inactive, Agent, CPU, GPU, Memory, Ports, ENI, Attribute, Distinct, MemberOf, ""}
 
 // rank orders reasons by how far a host got through fits: resources come before attributes, as in
 // ECS, so a host that only lacks an attribute came closest.
-func (r Reason) rank() int {
-	switch r {
-	case Missing:
-		return 0
-	case Excluded:
-		return 1
-	case Inactive:
-		return 2
-	case Agent:
-		return 3
-	case CPU:
-		return 4
-	case Memory:
-		return 5
-	case Ports:
-		return 6
-	case ENI:
-		return 7
-	case Attribute:
-		return 8
-	default:
-		return 9
-	}
-}
+func (r Reason) rank() int { return slices.Index(order, r) }
 
 // Verdict is what fits found for one host.
 type Verdict struct {
 	HostID      string
 	InstanceARN string // of its container instance in the request's cluster; empty: none yet
 	Reason      Reason // empty: the task fits
-	// Needed and Free are CPU units or MiB, with Reason CPU or Memory.
+	// Needed and Free are CPU units, MiB or GPUs, with Reason CPU, Memory or GPU.
 	Needed, Free int64
-	// Lacks is the attribute, with Reason Attribute.
+	// Lacks is the attribute, with Reason Attribute; the expression, with Reason MemberOf.
 	Lacks string
 }
 
