@@ -20,6 +20,7 @@ import (
 	"github.com/berthhq/berth/internal/agent/logger"
 	"github.com/berthhq/berth/internal/agent/network"
 	"github.com/berthhq/berth/internal/agent/runtime"
+	"github.com/berthhq/berth/internal/agent/volumes"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 	"github.com/berthhq/berth/internal/instance"
 )
@@ -29,6 +30,7 @@ type host struct {
 	runtime *runtime.Runtime
 	network *network.Network
 	output  *logger.Output
+	volumes *volumes.Volumes
 	agent   *agent.Agent
 	log     *slog.Logger
 }
@@ -60,13 +62,20 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	}); err != nil {
 		return nil, fmt.Errorf("start the logger: %w", err)
 	}
+	if h.volumes, err = volumes.Open(volumes.Config{
+		Dir: in.Path("volumes"), EFSDir: in.Path("efs"), Protected: []string{in.DataDir, in.RunDir},
+		Logger: log.With("room", "volumes"),
+	}); err != nil {
+		return nil, fmt.Errorf("prepare the volumes: %w", err)
+	}
 	hello, err := hello(h.network, set)
 	if err != nil {
 		return nil, err
 	}
 	socket := in.Run("dispatch.sock")
 	if h.agent, err = agent.New(agent.Config{
-		Dir: in.Path("agent"), Runtime: h.runtime, Processes: h.runtime, Network: h.network, Output: h.output, Hello: hello,
+		Dir: in.Path("agent"), Runtime: h.runtime, Processes: h.runtime, Network: h.network, Bridge: h.network,
+		Volumes: h.volumes, Output: h.output, Hello: hello,
 		Logger: log.With("room", "agent"),
 		Dial: func(context.Context) (*grpc.ClientConn, error) {
 			// The socket's directory is the owner's alone; that is the credential.

@@ -21,7 +21,7 @@ import (
 	"github.com/berthhq/berth/internal/failpoint"
 )
 
-// Config is what an Agent needs. Dir, Dial, Runtime, Processes, Network, Output and
+// Config is what an Agent needs. Dir, Dial, the rooms but Metadata and Objects, and
 // Hello are required.
 type Config struct {
 	Dir string // the agent's own state: agent.db and the tasks' generated files
@@ -35,8 +35,8 @@ type Config struct {
 	Output  Output
 
 	Processes Processes
-	Volumes   Volumes  // nil: host directories alone
-	Bridge    Bridge   // nil: tasks in mode bridge get an interface, as in mode awsvpc
+	Volumes   Volumes
+	Bridge    Bridge
 	Metadata  Metadata // nil: containers are not told of any endpoint
 	Objects   Objects  // default: the server, through Dial
 
@@ -98,14 +98,12 @@ type containerRef struct {
 func New(cfg Config) (*Agent, error) { return open(cfg, disk{}) }
 
 func open(cfg Config, disk disk) (*Agent, error) {
-	if cfg.Dir == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Output == nil || cfg.Processes == nil {
-		return nil, errors.New("agent: Dir, Runtime, Processes, Network and Output are required")
+	if cfg.Dir == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Output == nil || cfg.Processes == nil ||
+		cfg.Volumes == nil || cfg.Bridge == nil {
+		return nil, errors.New("agent: Dir, Runtime, Processes, Network, Bridge, Volumes and Output are required")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Volumes == nil {
-		cfg.Volumes = hostPaths{}
 	}
 	if cfg.Objects == nil {
 		cfg.Objects = dialed{cfg.Dial}

@@ -11,7 +11,7 @@ import (
 // fail decides what a step's error means: try again, give the task up, or carry on regardless.
 func (m *machine) fail(s step, err error, now time.Time) {
 	f := m.failed[s]
-	f.err = err
+	f.err, f.at = err, now
 	f.tries++
 	f.again = now.Add(min(stepBackoff<<min(f.tries-1, 10), maxStepBackoff))
 	defer func() { m.failed[s] = f }()
@@ -50,7 +50,7 @@ func (m *machine) fail(s step, err error, now time.Time) {
 		// Only the runtime can say whether the process runs now.
 		m.botched[s.container], m.suspect[s.container] = true, true
 	case doVolumes:
-		m.giveUp(theTask, "CannotCreateVolumeError: "+err.Error(), now)
+		m.giveUp(theTask, typed("CannotCreateVolumeError", "created", callTimeout, err), now)
 	case doPrepare:
 		m.giveUp(theTask, resourceError("failed to set up the task's resource limits: "+err.Error()), now)
 	case doNetwork:
@@ -100,10 +100,15 @@ func (m *machine) giveUp(i int, reason string, now time.Time) {
 
 func resourceError(text string) string { return "ResourceInitializationError: " + text }
 
-// typed gives an error ECS's type. A deadline that passed has a type of its own.
+// typed gives an error ECS's type: its own, if the room knows it, or name. A deadline that passed has a
+// type to itself.
 func typed(name, state string, timeout time.Duration, err error) string {
 	if timedOut(err) {
 		return fmt.Sprintf("ContainerRuntimeTimeoutError: Could not transition to %s; timed out after waiting %s", state, timeout)
+	}
+	var own interface{ ErrorName() string }
+	if errors.As(err, &own) {
+		name = own.ErrorName()
 	}
 	return name + ": " + err.Error()
 }

@@ -134,10 +134,8 @@ func (a *Agent) find(ctx context.Context) (leftovers, error) {
 	if f.networks, err = a.cfg.Network.List(ctx); err != nil {
 		return f, fmt.Errorf("list task networks: %w", err)
 	}
-	if a.cfg.Bridge != nil {
-		if f.endpoints, err = a.cfg.Bridge.Connected(ctx); err != nil {
-			return f, fmt.Errorf("list connected containers: %w", err)
-		}
+	if f.endpoints, err = a.cfg.Bridge.Connected(ctx); err != nil {
+		return f, fmt.Errorf("list connected containers: %w", err)
 	}
 	if f.volumes, err = a.cfg.Volumes.List(ctx); err != nil {
 		return f, fmt.Errorf("list task volumes: %w", err)

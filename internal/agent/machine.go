@@ -82,10 +82,10 @@ type machine struct {
 	stopTimeout time.Duration // for containers that name none
 	pullPolicy  PullPolicy
 	pullUpfront bool // also what waits for other containers
-	bridged     bool // there is a Bridge for tasks in mode bridge
 
 	// What follows is of this run of the agent only, and a crash loses it without harm.
 	running map[step]bool
+	began   map[step]time.Time // those that run, or ran last
 	done    map[step]bool
 	failed  map[step]failure
 	known   []bool // the container's state was seen, or it cannot have one yet
@@ -116,6 +116,7 @@ type machine struct {
 type failure struct {
 	err   error
 	tries int
+	at    time.Time
 	again time.Time
 }
 
@@ -147,7 +148,7 @@ func newMachine(t *dispatchpb.Task, p *progress, resumed bool) *machine {
 	}
 	m := &machine{
 		task: t, p: p, resumed: resumed, graph: g,
-		running: map[step]bool{}, done: map[step]bool{}, failed: map[step]failure{},
+		running: map[step]bool{}, began: map[step]time.Time{}, done: map[step]bool{}, failed: map[step]failure{},
 		known: make([]bool, n), created: make([]bool, n), suspect: make([]bool, n),
 		killed: make([]time.Time, n), oom: make([]bool, n), botched: make([]bool, n), fifos: make([][2]string, n),
 		health: make([]healthRun, n), envFile: make([][]*dispatchpb.KeyValue, n), spaces: make([]string, n),
@@ -422,7 +423,7 @@ func (m *machine) plan(now time.Time) (steps []step, wake time.Time) {
 
 // begin notes that a step has started.
 func (m *machine) begin(s step, now time.Time) {
-	m.running[s] = true
+	m.running[s], m.began[s] = true, now
 	switch s.kind {
 	case doPull:
 		if m.p.PullStartedAt.IsZero() {

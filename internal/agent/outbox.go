@@ -14,6 +14,7 @@ type outbox struct {
 	fresh    map[string]bool                   // since the session last took them
 	sequence int64                             // of the last durable payload
 	ackDue   bool
+	replies  []*dispatchpb.InspectReply // to a session that has ended they are of no use, and of no harm
 	wake     chan struct{}
 }
 
@@ -64,6 +65,20 @@ func (o *outbox) payloadSaved(sequence int64) {
 	o.nudge()
 }
 
+// maxReplies bounds the answers that wait for a session.
+const maxReplies = 64
+
+// reply answers an inspection.
+func (o *outbox) reply(r *dispatchpb.InspectReply) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.replies) == maxReplies {
+		o.replies = o.replies[1:] // whoever asked has given up long ago
+	}
+	o.replies = append(o.replies, r)
+	o.nudge()
+}
+
 // again makes everything unacknowledged due.
 func (o *outbox) again() {
 	o.mu.Lock()
@@ -93,6 +108,10 @@ func (o *outbox) take() []*dispatchpb.AgentMessage {
 		}})
 	}
 	clear(o.fresh)
+	for _, r := range o.replies {
+		out = append(out, &dispatchpb.AgentMessage{Message: &dispatchpb.AgentMessage_InspectReply{InspectReply: r}})
+	}
+	o.replies = nil
 	return out
 }
 

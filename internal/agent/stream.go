@@ -101,6 +101,8 @@ func (a *Agent) session(ctx context.Context) (welcomed bool, err error) {
 					a.refuseOutput(ctx, client, m.LogRequest, errors.New("too many readers of this host's output"))
 				})
 			}
+		case *dispatchpb.ServerMessage_InspectRequest:
+			a.inspect(m.InspectRequest)
 		default:
 			// A newer server may say more than this agent knows.
 			a.cfg.Logger.Debug("message of an unknown kind from the server")

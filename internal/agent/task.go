@@ -34,7 +34,6 @@ type taskLoop struct {
 
 func (a *Agent) newTaskLoop(m *machine) *taskLoop {
 	m.stopTimeout, m.pullPolicy, m.pullUpfront = a.cfg.StopTimeout, a.cfg.PullPolicy, a.cfg.PullUpfront
-	m.bridged = a.cfg.Bridge != nil
 	l := &taskLoop{
 		agent: a, arn: m.task.Arn, m: m,
 		log:  a.cfg.Logger.With("task", taskID(m.task.Arn)),
