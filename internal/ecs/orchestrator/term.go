@@ -242,7 +242,7 @@ func (t *term) plan(p *pending) *plan {
 		}
 		d, ok := reserve.Place(req)
 		if !ok {
-			pl.failures = append(pl.failures, t.ledger.Explain(req)...)
+			pl.failures = append(pl.failures, t.ledger.Judge(req)...)
 			full[spec.CapacityProvider] = true
 			continue
 		}

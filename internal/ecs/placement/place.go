@@ -192,22 +192,28 @@ func (l *Ledger) Judge(req Request) []Verdict {
 // cluster, and of those the one with the largest share of its scarcer resource free.
 func (l *Ledger) Place(req Request) (Decision, bool) {
 	l.refresh()
-	q := l.prepare(&req)
 	seed := hash(req.TaskID)
-	if len(q.Strategies) > 0 {
-		best, ranking := l.chooseBest(&q, seed)
-		if best == nil {
-			return Decision{}, false
-		}
-		d, ok := best.decide(&q, seed)
-		d.Ranking = ranking
-		return d, ok
+	if len(req.Strategies) > 0 {
+		return l.placeBest(req, seed)
 	}
+	q := l.prepare(&req)
 	best := l.choose(&q, seed)
 	if best == nil {
 		return Decision{}, false
 	}
 	return best.decide(&q, seed)
+}
+
+// placeBest is Place with strategies.
+func (l *Ledger) placeBest(req Request, seed uint64) (Decision, bool) {
+	q := l.prepare(&req)
+	best, ranking := l.chooseBest(&q, seed)
+	if best == nil {
+		return Decision{}, false
+	}
+	d, ok := best.decide(&q, seed)
+	d.Ranking = ranking
+	return d, ok
 }
 
 // PlaceOn is Place for a host that is named, as in StartTask.
