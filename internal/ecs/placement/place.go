@@ -47,7 +47,7 @@ const (
 
 // request is a Request prepared for asking many hosts.
 type request struct {
-	*Request
+	Request
 	cluster     clusterID // -1: the ledger never heard of it
 	need        amounts
 	repeatsPort bool
@@ -55,7 +55,7 @@ type request struct {
 }
 
 func (l *Ledger) prepare(req *Request) request {
-	q := request{Request: req, cluster: -1, region: regionOf(req.Cluster)}
+	q := request{Request: *req, cluster: -1, region: regionOf(req.Cluster)}
 	if id, ok := l.clusters[req.Cluster]; ok {
 		q.cluster = id
 	}
