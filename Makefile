@@ -14,7 +14,7 @@ SUDO    := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,CI,GOFLAGS,
 UNIT    = $$(go list ./... | grep -v -e '/test/e2e$$')
 FUZZTIME ?= 10s
 
-.PHONY: help build runc demo test unit race e2e check bench bench-short fuzz generate clean deps
+.PHONY: test-vm print-tags help build runc demo test unit race e2e check bench bench-short fuzz generate clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +47,12 @@ race: ## the unit tests with the race detector
 
 e2e: runc ## end to end: the AWS CLI, boto3 and the Go SDK against a real berth
 	$(SUDO) env CGO_ENABLED=0 go test -count=1 -timeout 20m ./test/e2e
+
+test-vm: ## Debian's kernel in QEMU: cgroup version 2, a power cut, a reboot (apart from `make test`)
+	@scripts/test-vm.sh
+
+print-tags:
+	@echo $(TAGS)
 
 bench: build ## measure, beside bare containerd, Docker and Swarm
 	$(SUDO) env CGO_ENABLED=0 go run ./bench

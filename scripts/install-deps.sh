@@ -2,7 +2,7 @@
 # Installs what this host lacks of what is needed to build, demonstrate, test or generate Berth, on
 # Debian 12 and its relatives. Does nothing, and needs no network, when everything is there.
 #
-#   install-deps.sh build|demo|test|generate ...
+#   install-deps.sh build|demo|test|generate|vm ...
 #
 # Go is not installed here: see https://go.dev/dl/ for the version in go.mod. The benchmark's peers
 # (Docker, containerd) are never installed: `make bench` unpacks Debian's packages into a directory.
@@ -43,13 +43,20 @@ generate() {
 	need protobuf-compiler command -v protoc
 	need libprotobuf-dev test -e /usr/include/google/protobuf/timestamp.proto
 }
+vm() {
+	need qemu-system-x86 command -v qemu-system-x86_64
+	need e2fsprogs command -v mkfs.ext4
+	need kmod test -x /sbin/depmod
+	need cpio command -v cpio
+	need busybox-static test -x /bin/busybox
+}
 
 [ $# -gt 0 ] || set -- build
 for what in "$@"; do
 	case $what in
-	build | demo | generate) "$what" ;;
+	build | demo | generate | vm) "$what" ;;
 	test) tests ;;
-	*) say "unknown: $what (build, demo, test, generate)"; exit 2 ;;
+	*) say "unknown: $what (build, demo, test, generate, vm)"; exit 2 ;;
 	esac
 done
 

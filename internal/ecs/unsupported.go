@@ -13,8 +13,8 @@ import (
 //
 // Members that only say where something goes beside the task are let through: logConfiguration,
 // because output is always kept on the host; the roles, because there is no AWS to call with them;
-// versionConsistency and runtimePlatform, because there is one platform. A healthCheck is not run, and the
-// task says so: its health stays UNKNOWN.
+// versionConsistency, because there is no service yet whose tasks it would hold together.
+// docs/task-definitions.md tells of every member.
 func unsupported(def *ecs.TaskDefinition) error {
 	var found []string
 	note := func(is bool, member string) {
@@ -23,35 +23,23 @@ func unsupported(def *ecs.TaskDefinition) error {
 		}
 	}
 	note(def.ProxyConfiguration != nil, "proxyConfiguration")
-	note(def.PidMode != "", "pidMode")
-	note(def.IpcMode != "", "ipcMode")
 	note(len(def.InferenceAccelerators) > 0, "inferenceAccelerators")
-	note(def.EphemeralStorage != nil, "ephemeralStorage")
+	note(api.Value(def.EnableFaultInjection), "enableFaultInjection")
 	for _, v := range def.Volumes {
-		note(v.Host == nil || api.Value(v.Host.SourcePath) == "", "volume "+api.Value(v.Name)+" (only host volumes with a sourcePath)")
+		in := "volume " + api.Value(v.Name) + ": "
+		note(api.Value(v.ConfiguredAtLaunch), in+"configuredAtLaunch")
+		note(v.FsxWindowsFileServerVolumeConfiguration != nil, in+"fsxWindowsFileServerVolumeConfiguration")
+		note(v.S3filesVolumeConfiguration != nil, in+"s3filesVolumeConfiguration")
 	}
 	for _, c := range def.ContainerDefinitions {
 		in := "container " + api.Value(c.Name) + ": "
 		note(len(c.Secrets) > 0, in+"secrets")
-		note(len(c.EnvironmentFiles) > 0, in+"environmentFiles")
-		note(len(c.DependsOn) > 0, in+"dependsOn")
-		note(len(c.VolumesFrom) > 0, in+"volumesFrom")
-		note(len(c.Links) > 0, in+"links")
 		note(c.FirelensConfiguration != nil, in+"firelensConfiguration")
 		note(c.RepositoryCredentials != nil, in+"repositoryCredentials")
-		note(len(c.ResourceRequirements) > 0, in+"resourceRequirements")
-		note(c.RestartPolicy != nil && api.Value(c.RestartPolicy.Enabled), in+"restartPolicy")
 		note(len(c.CredentialSpecs) > 0, in+"credentialSpecs")
-		note(len(c.DockerSecurityOptions) > 0, in+"dockerSecurityOptions")
-		note(api.Value(c.DisableNetworking), in+"disableNetworking")
 		if l := c.LogConfiguration; l != nil {
 			note(l.LogDriver == ecs.LogDriverAwsfirelens, in+"logDriver awsfirelens")
 			note(len(l.SecretOptions) > 0, in+"logConfiguration.secretOptions")
-		}
-		if lp := c.LinuxParameters; lp != nil {
-			note(len(lp.Devices) > 0, in+"linuxParameters.devices")
-			note(lp.MaxSwap != nil, in+"linuxParameters.maxSwap")
-			note(lp.Swappiness != nil, in+"linuxParameters.swappiness")
 		}
 	}
 	if len(found) == 0 {

@@ -18,24 +18,16 @@ func TestUnsupportedMembersAreRefused(t *testing.T) {
 		names  string
 		change func(*ecs.RegisterTaskDefinitionInput)
 	}{
-		"pid": {"pidMode", func(in *ecs.RegisterTaskDefinitionInput) { in.PidMode = ecs.PidModeHost }},
-		"ipc": {"ipcMode", func(in *ecs.RegisterTaskDefinitionInput) { in.IpcMode = ecs.IpcModeHost }},
 		"secrets": {"container app: secrets", func(in *ecs.RegisterTaskDefinitionInput) {
 			in.ExecutionRoleArn = api.Ptr("arn:aws:iam::123456789012:role/x")
 			in.ContainerDefinitions[0].Secrets = []ecs.Secret{{Name: api.Ptr("S"), ValueFrom: api.Ptr("arn:aws:ssm:eu-west-1:123456789012:parameter/x")}}
 		}},
-		"swap": {"linuxParameters.maxSwap", func(in *ecs.RegisterTaskDefinitionInput) {
-			in.ContainerDefinitions[0].LinuxParameters = &ecs.LinuxParameters{MaxSwap: api.Ptr(int32(64))}
+		"router": {"container app: firelensConfiguration", func(in *ecs.RegisterTaskDefinitionInput) {
+			in.ContainerDefinitions[0].FirelensConfiguration = &ecs.FirelensConfiguration{Type: ecs.FirelensConfigurationTypeFluentbit}
 		}},
-		"depends": {"container two: dependsOn", func(in *ecs.RegisterTaskDefinitionInput) {
-			two := in.ContainerDefinitions[0]
-			two.Name = api.Ptr("two")
-			two.DependsOn = []ecs.ContainerDependency{{ContainerName: api.Ptr("app"), Condition: ecs.ContainerConditionStart}}
-			in.ContainerDefinitions = append(in.ContainerDefinitions, two)
-		}},
-		"bridge": {"port mappings", func(in *ecs.RegisterTaskDefinitionInput) {
-			in.NetworkMode = ecs.NetworkModeBridge
-			withPort(80)(in)
+		"faults": {"enableFaultInjection", func(in *ecs.RegisterTaskDefinitionInput) { in.EnableFaultInjection = api.Ptr(true) }},
+		"ebs": {"volume data: configuredAtLaunch", func(in *ecs.RegisterTaskDefinitionInput) {
+			in.Volumes = []ecs.Volume{{Name: api.Ptr("data"), ConfiguredAtLaunch: api.Ptr(true)}}
 		}},
 	} {
 		def := w.register(family, c.change)

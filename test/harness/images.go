@@ -3,6 +3,7 @@ package harness
 import (
 	"io"
 	"log"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -32,7 +33,10 @@ func TestImage(t T) v1.Image {
 }
 
 // Busybox is Debian's busybox-static as an image, with a shell and its usual names.
-func Busybox(t T) v1.Image {
+func Busybox(t T) v1.Image { t.Helper(); return busyboxWith(t, nil) }
+
+// busyboxWith is Busybox with more files.
+func busyboxWith(t T, files map[string]string) v1.Image {
 	t.Helper()
 	const binary = "/bin/busybox"
 	if _, err := os.Stat(binary); err != nil {
@@ -42,7 +46,9 @@ func Busybox(t T) v1.Image {
 	for _, name := range []string{"sh", "cat", "echo", "env", "grep", "hostname", "id", "ip", "ls", "nc", "seq", "sleep", "test", "touch", "true", "false"} {
 		links["/bin/"+name] = "busybox"
 	}
-	return Image(t, image.Spec{Files: map[string]string{"/bin/busybox": binary}, Links: links, Cmd: []string{"/bin/sh"}, OCI: true})
+	all := map[string]string{"/bin/busybox": binary}
+	maps.Copy(all, files)
+	return Image(t, image.Spec{Files: all, Links: links, Cmd: []string{"/bin/sh"}, OCI: true})
 }
 
 // Image makes an image of a specification.
@@ -91,7 +97,7 @@ var shared struct {
 	testapp, busybox string
 }
 
-// SharedImages names the test program's and busybox's image in a registry that lives as long as
+// SharedImages names the test program's image and busybox's, which has the test program too, in a registry that lives as long as
 // the test process.
 func SharedImages(t T) (testapp, busybox string) {
 	t.Helper()
@@ -101,7 +107,7 @@ func SharedImages(t T) (testapp, busybox string) {
 		s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 		r := &Registry{Host: strings.TrimPrefix(s.URL, "http://"), server: s}
 		shared.testapp = r.Push(t, "berth/testapp:1", TestImage(t))
-		shared.busybox = r.Push(t, "berth/busybox:1", Busybox(t))
+		shared.busybox = r.Push(t, "berth/busybox:1", busyboxWith(t, map[string]string{"/testapp": TestApp(t)}))
 		shared.registry = r
 	}
 	return shared.testapp, shared.busybox
