@@ -23,8 +23,18 @@ type Reporter interface {
 	Report(ctx context.Context, hostID string, st *dispatchpb.TaskStatus) error
 }
 
+// Observer takes what a host sees of a task and a state change cannot say: its containers' health, which
+// with AWS goes by the telemetry channel, and their restarts and times. A task that is not the host's is
+// not an error and changes nothing.
+type Observer interface {
+	Observe(ctx context.Context, hostID string, st *dispatchpb.TaskStatus) error
+}
+
 // APIReporter reports through the ecs API, as Amazon's agent does.
-type APIReporter struct{ ECS ecs.API }
+type APIReporter struct {
+	ECS      ecs.API
+	Observer Observer // nil: what it is for is lost
+}
 
 // Report implements Reporter.
 func (r APIReporter) Report(ctx context.Context, hostID string, st *dispatchpb.TaskStatus) error {
@@ -53,12 +63,29 @@ func (r APIReporter) Report(ctx context.Context, hostID string, st *dispatchpb.T
 	if st.AttachmentStatus != "" {
 		in.Attachments = []ecs.AttachmentStateChange{{AttachmentArn: &st.AttachmentId, Status: &st.AttachmentStatus}}
 	}
+	// Before the state change, so that what clients see of it is whole.
+	if r.Observer != nil && worthObserving(st) {
+		if err := r.Observer.Observe(ctx, hostID, st); err != nil {
+			return fmt.Errorf("take in what host %s sees of %s: %w", hostID, st.Arn, err)
+		}
+	}
 	_, err := r.ECS.SubmitTaskStateChange(ctx, in)
 	var aerr api.Error
 	if errors.As(err, &aerr) && aerr.ErrorFault() == api.FaultClient {
 		return fmt.Errorf("%w: %w", ErrUnknownTask, err)
 	}
 	return err
+}
+
+// worthObserving spares most tasks a second write for each report: what a state change lacks matters once
+// there is health, or a restart, and at the end for the record of the task.
+func worthObserving(st *dispatchpb.TaskStatus) bool {
+	for _, c := range st.Containers {
+		if c.HealthStatus != "" || c.RestartCount > 0 {
+			return true
+		}
+	}
+	return st.LastStatus == "STOPPED"
 }
 
 func containerChange(c *dispatchpb.ContainerStatus) ecs.ContainerStateChange {
@@ -76,9 +103,16 @@ func containerChange(c *dispatchpb.ContainerStatus) ecs.ContainerStateChange {
 		out.ExitCode = &c.ExitCode
 	}
 	for _, b := range c.NetworkBindings {
-		out.NetworkBindings = append(out.NetworkBindings, ecs.NetworkBinding{
-			ContainerPort: &b.ContainerPort, HostPort: &b.HostPort, Protocol: ecs.TransportProtocol(b.Protocol),
-		})
+		n := ecs.NetworkBinding{Protocol: ecs.TransportProtocol(b.Protocol)}
+		if b.BindIp != "" {
+			n.BindIP = &b.BindIp
+		}
+		if b.ContainerPortRange != "" {
+			n.ContainerPortRange, n.HostPortRange = &b.ContainerPortRange, &b.HostPortRange
+		} else {
+			n.ContainerPort, n.HostPort = &b.ContainerPort, &b.HostPort
+		}
+		out.NetworkBindings = append(out.NetworkBindings, n)
 	}
 	return out
 }

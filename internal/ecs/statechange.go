@@ -59,6 +59,7 @@ func containerReport(c *ecs.ContainerStateChange) lifecycle.ContainerReport {
 		out.Bindings = append(out.Bindings, lifecycle.Binding{
 			BindIP: api.Value(b.BindIP), ContainerPort: api.Value(b.ContainerPort),
 			HostPort: api.Value(b.HostPort), Protocol: string(b.Protocol),
+			ContainerPortRange: api.Value(b.ContainerPortRange), HostPortRange: api.Value(b.HostPortRange),
 		})
 	}
 	return out

@@ -102,9 +102,10 @@ func Apply(r Record, rep Report, now time.Time) (Record, bool) {
 	return r, true
 }
 
-// allRan tells whether every container has run to an end.
+// allRan tells whether every container has run to an end. One that never ran for want of another has an
+// exit code, too, but never was one of the runtime's.
 func (s *Status) allRan() bool {
-	return len(s.Containers) > 0 && !slices.ContainsFunc(s.Containers, func(c Container) bool { return c.ExitCode == nil })
+	return len(s.Containers) > 0 && !slices.ContainsFunc(s.Containers, func(c Container) bool { return c.ExitCode == nil || c.RuntimeID == "" })
 }
 
 // Abandon stops a task on which no host will report again: its host is gone for good, or it never
@@ -213,7 +214,7 @@ func (c *Container) merge(rep ContainerReport) {
 	setString(&c.ImageDigest, rep.ImageDigest)
 	setTime(&c.StartedAt, rep.StartedAt)
 	setTime(&c.FinishedAt, rep.FinishedAt)
-	if rep.Health == Healthy || rep.Health == Unhealthy || rep.Health == Unknown {
+	if rep.Health.known() {
 		c.Health = rep.Health
 	}
 	if len(rep.Bindings) > 0 {

@@ -216,7 +216,7 @@ func TestStatusSurvivesJSON(t *testing.T) {
 	t.Parallel()
 	r, _ := Apply(New(web), Report{
 		Version: 7, LastStatus: Stopped, StartedAt: at(1),
-		Containers: []ContainerReport{{Name: "app", LastStatus: ContainerStopped, ExitCode: code(0), Bindings: []Binding{{"0.0.0.0", 80, 32768, "tcp"}}}},
+		Containers: []ContainerReport{{Name: "app", LastStatus: ContainerStopped, ExitCode: code(0), Bindings: []Binding{{BindIP: "0.0.0.0", ContainerPort: 80, HostPort: 32768, Protocol: "tcp"}}}},
 	}, at(5))
 	b, err := json.Marshal(r.Status)
 	if err != nil {

@@ -77,6 +77,8 @@ const (
 	Unknown   Health = "UNKNOWN" // not checked, or not yet
 )
 
+func (h Health) known() bool { return h == Healthy || h == Unhealthy || h == Unknown }
+
 // StopCode says what kind of thing stopped a task.
 type StopCode string
 
@@ -200,21 +202,32 @@ type Container struct {
 	Name        string         `json:"name"`
 	RuntimeID   string         `json:"runtimeId,omitempty"`
 	LastStatus  ContainerState `json:"lastStatus"`
-	ExitCode    *int32         `json:"exitCode,omitempty"` // nil: never ran, or lost
+	ExitCode    *int32         `json:"exitCode,omitempty"` // nil: none, or lost
 	Reason      string         `json:"reason,omitempty"`
 	ImageDigest string         `json:"imageDigest,omitempty"`
 	Health      Health         `json:"health"`
 	StartedAt   time.Time      `json:"startedAt,omitzero"`
 	FinishedAt  time.Time      `json:"finishedAt,omitzero"`
 	Bindings    []Binding      `json:"bindings,omitempty"`
+
+	// What follows comes by Observe.
+	CreatedAt      time.Time `json:"createdAt,omitzero"`
+	HealthSince    time.Time `json:"healthSince,omitzero"`
+	HealthExitCode int32     `json:"healthExitCode,omitempty"` // of the check that made it Health
+	HealthOutput   string    `json:"healthOutput,omitempty"`   // likewise, its end
+	RestartCount   int64     `json:"restartCount,omitempty"`
+	RestartedAt    time.Time `json:"restartedAt,omitzero"` // the last time
 }
 
 // Binding is a port of the host that leads to a container.
 type Binding struct {
 	BindIP        string `json:"bindIP,omitempty"`
-	ContainerPort int32  `json:"containerPort"`
-	HostPort      int32  `json:"hostPort"`
-	Protocol      string `json:"protocol"` // tcp or udp
+	ContainerPort int32  `json:"containerPort"` // 0 with a range
+	HostPort      int32  `json:"hostPort"`      // likewise
+	Protocol      string `json:"protocol"`      // tcp or udp
+	// Ranges are "8000-8010".
+	ContainerPortRange string `json:"containerPortRange,omitempty"`
+	HostPortRange      string `json:"hostPortRange,omitempty"`
 }
 
 // Record is a task's life so far.

@@ -28,7 +28,7 @@ func TestStartOfATaskWhoseRunningWasOvertaken(t *testing.T) {
 				rep.Reason = ""
 			}
 			for i, code := range c.codes {
-				rep.Containers = append(rep.Containers, ContainerReport{Name: r.Facts.Containers[i].Name, LastStatus: ContainerStopped, ExitCode: code})
+				rep.Containers = append(rep.Containers, ContainerReport{Name: r.Facts.Containers[i].Name, RuntimeID: "r", LastStatus: ContainerStopped, ExitCode: code})
 			}
 			r, _ = Apply(r, rep, created.Add(time.Minute))
 			if !r.Status.StartedAt.Equal(c.want) {

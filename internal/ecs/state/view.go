@@ -106,9 +106,13 @@ func containerView(spec *Spec, c SpecContainer, st lifecycle.Container, address 
 		if bind == "" {
 			bind = "0.0.0.0"
 		}
-		out.NetworkBindings = append(out.NetworkBindings, ecs.NetworkBinding{
-			BindIP: &bind, ContainerPort: &b.ContainerPort, HostPort: &b.HostPort, Protocol: ecs.TransportProtocol(b.Protocol),
-		})
+		shown := ecs.NetworkBinding{BindIP: &bind, Protocol: ecs.TransportProtocol(b.Protocol)}
+		if b.ContainerPortRange != "" {
+			shown.ContainerPortRange, shown.HostPortRange = &b.ContainerPortRange, text(b.HostPortRange)
+		} else {
+			shown.ContainerPort, shown.HostPort = &b.ContainerPort, &b.HostPort
+		}
+		out.NetworkBindings = append(out.NetworkBindings, shown)
 	}
 	if spec.Attached() {
 		out.NetworkInterfaces = append(out.NetworkInterfaces, ecs.NetworkInterface{
