@@ -174,14 +174,14 @@ func (s *Service) ListAttributes(ctx context.Context, in *ecs.ListAttributesInpu
 }
 
 // attributesOf are all attributes of a container instance, in the order of their names: its host's, and
-// those that clients gave it.
+// those that clients gave it, under names that the host does not have.
 func attributesOf(v store.View, ci *state.ContainerInstance) []ecs.Attribute {
 	all := map[string]string{}
+	maps.Copy(all, ci.Attributes)
 	if host, ok := state.Hosts.Get(v, state.HostKey(ci.HostID)); ok {
 		maps.Copy(all, host.Value.Attributes)
 		all["ecs.availability-zone"] = regionOf(ci.ARN) + host.Value.ZoneSuffix
 	}
-	maps.Copy(all, ci.Attributes)
 	out := []ecs.Attribute{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		a := ecs.Attribute{Name: &name}

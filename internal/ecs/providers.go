@@ -430,7 +430,7 @@ func providerInUse(v store.View, cluster store.Key, name string) bool {
 // providerOf names the capacity provider that a container instance belongs to, if the cluster has it.
 func providerOf(v store.View, cluster *ecs.Cluster, ci *state.ContainerInstance) string {
 	name := ci.Attributes[orchestrator.ProviderAttribute]
-	if host, ok := state.Hosts.Get(v, state.HostKey(ci.HostID)); ok && name == "" {
+	if host, ok := state.Hosts.Get(v, state.HostKey(ci.HostID)); ok && host.Value.Attributes[orchestrator.ProviderAttribute] != "" {
 		name = host.Value.Attributes[orchestrator.ProviderAttribute]
 	}
 	if slices.Contains(cluster.CapacityProviders, name) {

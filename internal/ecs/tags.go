@@ -81,6 +81,7 @@ func (s *Service) taggable(v store.View, sc store.Scope, ref *string) (string, e
 		found = ok && row.Value.Status != inactive
 	case "capacity-provider":
 		found = activeProvider(v, sc, name)
+	case "service", "task-set": // there are none yet
 	default:
 		return "", invalid("Invalid arn: %s", *ref)
 	}
