@@ -14,9 +14,12 @@ import (
 
 	ecsapi "github.com/berthhq/berth/api/ecs"
 	stsapi "github.com/berthhq/berth/api/sts"
+	"github.com/berthhq/berth/internal/blob"
 	"github.com/berthhq/berth/internal/dispatch"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 	"github.com/berthhq/berth/internal/ecs"
+	"github.com/berthhq/berth/internal/ecs/events"
+	"github.com/berthhq/berth/internal/ecs/history"
 	"github.com/berthhq/berth/internal/ecs/orchestrator"
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/gateway"
@@ -44,6 +47,11 @@ type plane struct {
 	gateway  *gateway.Gateway
 	orch     *orchestrator.Orchestrator
 	dispatch *dispatch.Server
+	blob     *blob.Dir
+	archive  *history.Archive
+	archiver *history.Archiver
+	events   *events.Log
+	feed     *events.Feed
 	hosts    net.Listener
 	api      net.Listener // nil without an API
 	log      *slog.Logger
@@ -80,7 +88,13 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	if p.keys, err = keyring.Open(in.Path("keys"), set.account); err != nil {
 		return nil, err
 	}
-	p.orch = orchestrator.New(orchestrator.Config{Store: p.store, ServerID: in.ID, Logger: log.With("room", "orchestrator")})
+	if p.blob, err = blob.OpenDir(in.Path("blob"), log.With("room", "blob")); err != nil {
+		return nil, err
+	}
+	p.archive = history.NewArchive(p.blob)
+	p.orch = orchestrator.New(orchestrator.Config{
+		Store: p.store, ServerID: in.ID, Archive: p.archive, Logger: log.With("room", "orchestrator"),
+	})
 	if p.gateway, err = gateway.New(gateway.Config{
 		Account: set.account, Region: set.region, Credentials: p.keys, Dev: set.dev,
 		Log: log.With("room", "gateway"), Health: func(context.Context) error { return p.store.Err() },
@@ -103,11 +117,16 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 			http.Error(w, "POST /_berth/reset is for berth up --dev alone", http.StatusNotFound)
 		}))
 	}
+	if p.events, err = events.Open(ctx, p.blob, log.With("room", "events")); err != nil {
+		return nil, err
+	}
+	p.feed = events.NewFeed(p.store, p.events, ecsService.ContainerInstance, log.With("room", "events"))
 	p.dispatch = dispatch.New(dispatch.Config{
-		ServerID: in.ID, Assigner: p.orch, Logger: log.With("room", "dispatch"),
-		Reporter: dispatch.APIReporter{ECS: ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")}},
+		ServerID: in.ID, Assigner: assigner{p.orch, p.feed}, Logger: log.With("room", "dispatch"),
+		Reporter: dispatch.APIReporter{ECS: ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")}, Observer: p.orch},
 		ECS:      ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
 	})
+	p.archiver = history.NewArchiver(p.store, p.archive, p.dispatch, log.With("room", "history"))
 	socket := in.Run("dispatch.sock")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace hosts' socket: %w", err)
@@ -121,10 +140,32 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	return p, nil
 }
 
+// assigner is the orchestrator, and tells the feed of events which hosts come and go.
+type assigner struct {
+	*orchestrator.Orchestrator
+	feed *events.Feed
+}
+
+func (a assigner) HostConnected(ctx context.Context, hello *dispatchpb.Hello) error {
+	if err := a.Orchestrator.HostConnected(ctx, hello); err != nil {
+		return err
+	}
+	a.feed.HostChanged(hello.HostId)
+	return nil
+}
+
+func (a assigner) HostDisconnected(ctx context.Context, hostID string) {
+	a.Orchestrator.HostDisconnected(ctx, hostID)
+	a.feed.HostChanged(hostID)
+}
+
 // run serves until ctx ends.
 func (p *plane) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.orch.Run(ctx) })
+	g.Go(func() error { return p.events.Run(ctx) })
+	g.Go(func() error { return p.feed.Run(ctx) })
+	g.Go(func() error { return p.archiver.Run(ctx) })
 	g.Go(func() error {
 		select {
 		case <-p.store.Done():
@@ -152,6 +193,11 @@ func (p *plane) close() {
 	}
 	if p.hosts != nil {
 		p.hosts.Close()
+	}
+	if p.blob != nil {
+		if err := p.blob.Close(); err != nil {
+			p.log.Warn("bulk storage was not closed cleanly; it is durable all the same", "error", err)
+		}
 	}
 	if p.store != nil {
 		if err := p.store.Close(); err != nil {

@@ -7,10 +7,12 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"time"
 
 	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/ecs/history"
 )
 
 // Backend does what the commands ask for.
@@ -25,6 +27,18 @@ type Backend interface {
 	PullImage(ctx context.Context, ref string, progress func(agent.ImageProgress)) (agent.Image, error)
 	ListImages(ctx context.Context) ([]agent.ImageInfo, error)
 	RemoveImage(ctx context.Context, ref string) error
+	// Explain explains a task or a run, by its ID, the beginning of it, or its ARN. Of an empty name it
+	// answers the newest failures, newest first.
+	Explain(ctx context.Context, ref string) ([]history.Explanation, error)
+	// Events delivers events, oldest first, each as the JSON that EventBridge would deliver. Missed is told
+	// of those that were to come and are no longer kept.
+	Events(ctx context.Context, q EventQuery, each func(json.RawMessage) error, missed func(string) error) error
+}
+
+// EventQuery selects events.
+type EventQuery struct {
+	Since  time.Time // zero: the newest ten, or all if not to be followed
+	Follow bool
 }
 
 // Status is what `berth status` shows.
@@ -95,6 +109,7 @@ type event struct {
 	Text     string               `json:"text,omitempty"`
 	Names    []string             `json:"names,omitempty"`
 	Image    *agent.Image         `json:"image,omitempty"`
+	Event    json.RawMessage      `json:"event,omitempty"`
 	Error    string               `json:"error,omitempty"`
 	Done     bool                 `json:"done,omitempty"` // the answer is whole
 }

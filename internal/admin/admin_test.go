@@ -2,17 +2,20 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/ecs/history"
 )
 
 // fake is a Backend.
@@ -70,6 +73,15 @@ func (f *fake) ListImages(context.Context) ([]agent.ImageInfo, error) {
 	return []agent.ImageInfo{{Ref: "a"}}, f.err
 }
 func (f *fake) RemoveImage(context.Context, string) error { return f.err }
+func (f *fake) Explain(_ context.Context, ref string) ([]history.Explanation, error) {
+	return []history.Explanation{{ID: ref}}, f.err
+}
+func (f *fake) Events(_ context.Context, q EventQuery, each func(json.RawMessage) error, missed func(string) error) error {
+	if err := missed("some"); err != nil {
+		return err
+	}
+	return errors.Join(each(json.RawMessage(fmt.Sprintf(`{"since":%q,"follow":%t}`, q.Since.Format(time.RFC3339), q.Follow))), f.err)
+}
 
 // serve answers on a socket for the length of the test.
 func serve(t *testing.T, f *fake) *Client {
@@ -137,8 +149,10 @@ func TestCallsAndTheirErrors(t *testing.T) {
 			_, imagesErr := c.ListImages(ctx)
 			_, importErr := c.Import(ctx, strings.NewReader("x"), func(agent.ImageProgress) {})
 			_, pullErr := c.PullImage(ctx, "ref", func(agent.ImageProgress) {})
+			_, explainErr := c.Explain(ctx, "a")
 			for name, err := range map[string]error{
 				"status": statusErr, "images": imagesErr, "import": importErr, "pull": pullErr,
+				"explain": explainErr, "events": c.Events(ctx, EventQuery{}, func(json.RawMessage) error { return nil }, func(string) error { return nil }),
 				"rm": c.RemoveImage(ctx, "a"), "logs": c.Logs(ctx, LogQuery{}, func(LogLine) error { return nil }),
 			} {
 				if (err == nil) != (fail == nil) || err != nil && err.Error() != fail.Error() {
@@ -172,6 +186,21 @@ func TestLogsArriveInOrderAndAtOnce(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || n != f.lines {
 		t.Errorf("%d lines, %v", n, err)
+	}
+}
+
+func TestWhatIsAskedForArrives(t *testing.T) {
+	t.Parallel()
+	c, ctx := serve(t, &fake{}), t.Context()
+	if got, err := c.Explain(ctx, "arn:aws:ecs:x:1:task/a/b&c"); err != nil || len(got) != 1 || got[0].ID != "arn:aws:ecs:x:1:task/a/b&c" {
+		t.Errorf("explain: %+v, %v", got, err)
+	}
+	var events, missed []string
+	err := c.Events(ctx, EventQuery{Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Follow: true},
+		func(raw json.RawMessage) error { events = append(events, string(raw)); return nil },
+		func(text string) error { missed = append(missed, text); return nil })
+	if err != nil || !slices.Equal(events, []string{`{"since":"2026-01-02T03:04:05Z","follow":true}`}) || !slices.Equal(missed, []string{"some"}) {
+		t.Errorf("events: %q, missed %q, %v", events, missed, err)
 	}
 }
 

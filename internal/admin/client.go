@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/ecs/history"
 )
 
 // ErrNotRunning says that no Berth answers on the socket.
@@ -76,6 +77,29 @@ func (c *Client) Logs(ctx context.Context, q LogQuery, line func(LogLine) error)
 	return c.stream(ctx, "GET", "/v1/logs?"+v.Encode(), nil, func(e event) error {
 		if e.Line != nil {
 			return line(*e.Line)
+		}
+		return nil
+	})
+}
+
+// Explain explains a task or a run; of an empty name, the newest failures.
+func (c *Client) Explain(ctx context.Context, ref string) ([]history.Explanation, error) {
+	var out []history.Explanation
+	return out, c.get(ctx, "/v1/explain?"+url.Values{"of": {ref}}.Encode(), &out)
+}
+
+// Events delivers events, oldest first, as JSON; missed is told of those that are no longer kept.
+func (c *Client) Events(ctx context.Context, q EventQuery, each func(json.RawMessage) error, missed func(string) error) error {
+	v := url.Values{"follow": {strconv.FormatBool(q.Follow)}}
+	if !q.Since.IsZero() {
+		v.Set("since", q.Since.Format(time.RFC3339Nano))
+	}
+	return c.stream(ctx, "GET", "/v1/events?"+v.Encode(), nil, func(e event) error {
+		switch {
+		case e.Event != nil:
+			return each(e.Event)
+		case e.Text != "":
+			return missed(e.Text)
 		}
 		return nil
 	})

@@ -111,6 +111,25 @@ func handler(b Backend) http.Handler {
 		s := newStream(w)
 		s.end(b.Logs(r.Context(), q, func(l LogLine) error { return s.send(event{Line: &l}) }))
 	})
+	mux.HandleFunc("GET /v1/explain", func(w http.ResponseWriter, r *http.Request) {
+		out, err := b.Explain(r.Context(), r.URL.Query().Get("of"))
+		reply(w, out, err)
+	})
+	mux.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		v := r.URL.Query()
+		q := EventQuery{Follow: v.Get("follow") == "true"}
+		if t := v.Get("since"); t != "" {
+			var err error
+			if q.Since, err = time.Parse(time.RFC3339Nano, t); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+		}
+		s := newStream(w)
+		s.end(b.Events(r.Context(), q,
+			func(raw json.RawMessage) error { return s.send(event{Event: raw}) },
+			func(text string) error { return s.send(event{Text: text}) }))
+	})
 	mux.HandleFunc("GET /v1/images", func(w http.ResponseWriter, r *http.Request) {
 		images, err := b.ListImages(r.Context())
 		reply(w, images, err)

@@ -166,26 +166,39 @@ func (a *Archiver) attempt(ctx context.Context, key store.Key) bool {
 	return err == nil && t.NoOutput == ""
 }
 
-// Complete adds to a record what the task's host knows: how its containers ended in detail, and what
-// they wrote last. What cannot be had is left out, and NoOutput says why. It answers what the task waits
-// for, nil if the host does not say.
-func (a *Archiver) Complete(ctx context.Context, t *Task) []*dispatchpb.Waiting {
-	var waiting []*dispatchpb.Waiting
+// Complete adds to a record what the task's host knows: how its containers fared in detail, and what they
+// wrote last. What cannot be had is left out, and the record's NoOutput or the answer's Problem say why.
+func (a *Archiver) Complete(ctx context.Context, t *Task) *Live {
+	live := &Live{}
 	if t.Placement == nil {
-		return nil // it never had a host, so it has no output
+		return live // it never had a host, so it has no output
 	}
 	inspecting, cancel := context.WithTimeout(ctx, inspectWait)
 	reply, err := a.hosts.Inspect(inspecting, t.Spec.ARN)
 	cancel()
-	if err == nil {
+	switch {
+	case err == nil:
 		t.learn(reply.Status)
-		waiting = reply.Waiting
+		for _, w := range reply.Waiting {
+			waiting := Waiting{Container: w.Container, For: w.Reason, Then: w.Then}
+			if w.Since != nil {
+				waiting.Since = w.Since.AsTime()
+			}
+			if w.Deadline != nil {
+				waiting.Deadline = w.Deadline.AsTime()
+			}
+			live.Waiting = append(live.Waiting, waiting)
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		live.Problem = fmt.Sprintf("its host did not answer within %v", inspectWait)
+	default:
+		live.Problem = err.Error()
 	}
 	t.NoOutput = ""
 	if err := a.output(ctx, t); err != nil {
 		t.NoOutput = err.Error()
 	}
-	return waiting
+	return live
 }
 
 // output reads the last lines of each container.
