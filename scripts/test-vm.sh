@@ -49,6 +49,8 @@ tags=$(make -s print-tags)
 for room in runtime network volumes; do
 	CGO_ENABLED=0 go test -c -tags "$tags" -o "$disk/tests/$room.room" "./internal/agent/$room"
 done
+mkdir "$disk/tests/embedded"
+cp internal/agent/runtime/embedded/{runc,shim} "$disk/tests/embedded/"
 CGO_ENABLED=0 go test -c -tags vm -o "$disk/tests/vm" ./test/vm
 # These build a program with Go first, which the machine has not.
 printf '%s' "${VM_SKIP:-^TestSeccomp$}" >"$disk/tests/skip"

@@ -17,7 +17,7 @@ func cgroupFile(two, controller, one string) string {
 var resourceMembers = []member{
 	{of("cpu"), acts, "the container's share of the CPU's time", func(w *world) {
 		done := w.stopped(w.run(w.define(nil, w.shell(cgroupFile("cpu.weight", "cpu", "cpu.shares"), func(c *container) { c.Cpu = 512 }))))
-		if lines := w.b.Logs(id(done), "app"); len(lines) != 1 || lines[0] != "512" && lines[0] != "20" { // 1+((512-2)*9999)/262142
+		if lines := w.b.Logs(id(done), "app"); len(lines) != 1 || lines[0] != "512" && lines[0] != "59" { // as runc converts shares to weights
 			w.Errorf("the share is %q", lines)
 		}
 	}},

@@ -269,7 +269,7 @@ func TestTaskLimits(t *testing.T) {
 		t.Errorf("state is %+v", state)
 	}
 	quota, shares := "cpu.max", "cpu.weight"
-	want := []string{"25000 100000", "20"}
+	want := []string{"25000 100000", "59"} // the weight as runc converts shares
 	root := r.cgroups.unified
 	if root == "" {
 		root = r.cgroups.v1["cpu"]
