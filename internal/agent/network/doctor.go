@@ -39,6 +39,9 @@ func Doctor(ctx context.Context, cfg Config) ([]Finding, error) {
 	if cfg.Pools == nil {
 		cfg.Pools = DefaultPools()
 	}
+	if cfg.BridgePools == nil {
+		cfg.BridgePools = DefaultBridgePools()
+	}
 	findings := probe(inst)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func Doctor(ctx context.Context, cfg Config) ([]Finding, error) {
 	}
 	defer unix.Close(host)
 	err = inNetNS(host, func() error {
-		findings = append(findings, changes(inst, cfg.Pools)...)
+		findings = append(findings, changes(inst, cfg)...)
 		findings = append(findings, forwardPolicies(inst)...)
 		return nil
 	})
@@ -107,44 +110,67 @@ func probe(inst instance) (missing []Finding) {
 }
 
 // changes says what Open will do in the current namespace.
-func changes(inst instance, pools []netip.Prefix) []Finding {
+func changes(inst instance, cfg Config) []Finding {
 	var c []Finding
 	if b, err := os.ReadFile(forwardingFile); err == nil && strings.TrimSpace(string(b)) == "0" {
 		c = append(c, Finding{Change, "net.ipv4.ip_forward is set to 1, and stays so",
 			"the host routes between its awsvpc tasks and the network; other software may come to rely on it, so a reset does not undo it"})
 	}
-	names := make([]string, 0, 2)
-	for _, p := range pools[:min(len(pools), 1)] {
-		names = append(names, p.String())
-	}
-	if len(pools) > 1 {
-		names = append(names, fmt.Sprintf("or the first free one of %d more up to %v", len(pools)-1, pools[len(pools)-1]))
-	}
 	c = append(c,
-		Finding{Change, "a subnet is taken for tasks: " + strings.Join(names, ", "),
+		Finding{Change, "a subnet is taken for tasks: " + firstFree(cfg.Pools),
 			"each awsvpc task has an address of its own; the subnet gets an unreachable route, and its second address is added to lo, as which the host speaks to tasks"},
+		Finding{Change, "a subnet is taken for network mode bridge: " + firstFree(cfg.BridgePools),
+			"each container has an address of its own, likewise; other machines reach its mapped ports alone"},
 		Finding{Change, "nftables table inet " + inst.table() + " is added",
-			"it drops what tasks send with others' addresses, and masquerades what they send outside; no other table is touched"})
+			"it drops what tasks send with others' addresses, maps ports, and masquerades what tasks send outside; no other table is touched, but for Docker's chain for others"})
 	return c
 }
 
-// forwardPolicies warns of others' rules that drop what is forwarded unless they know it. A verdict to
-// accept in our own table would not override them.
+// firstFree says which one of the pools is taken.
+func firstFree(pools []netip.Prefix) string {
+	switch len(pools) {
+	case 0:
+		return "none"
+	case 1:
+		return pools[0].String()
+	}
+	return fmt.Sprintf("%v, or the first free one of %d more up to %v", pools[0], len(pools)-1, pools[len(pools)-1])
+}
+
+// forwardPolicies tells of others' rules that drop what is forwarded unless they know it: a verdict to
+// accept in our own table would not override them. Docker's are asked to let our packets pass; of others'
+// it warns.
 func forwardPolicies(inst instance) []Finding {
-	const why = "packets between awsvpc tasks, and between them and other machines, are dropped unless that firewall accepts them, as %s would; the host itself reaches its tasks. Docker sets this policy"
+	const why = "packets between awsvpc tasks, and between them and other machines, are dropped unless that firewall accepts them, as %s would; the host itself reaches its tasks"
 	hint := fmt.Sprintf("iptables -I FORWARD -i %[1]s+ -j ACCEPT and -o %[1]s+", inst.linkPrefix())
-	var w []Finding
+	docker := Finding{Change, "rules in Docker's chain DOCKER-USER accept the interfaces " + inst.linkPrefix() + "*",
+		"Docker drops what is forwarded for others; the two rules are put back when Docker or a firewall is started anew, and a reset removes them"}
+	var f []Finding
 	if c, err := nftables.New(); err == nil {
+		joins, err := dockerUser(c)
+		if err == nil && joins != nil {
+			f = append(f, docker)
+		}
 		chains, _ := c.ListChains()
 		for _, ch := range chains {
 			ipv4 := ch.Table.Family == nftables.TableFamilyIPv4 || ch.Table.Family == nftables.TableFamilyINet
-			if ipv4 && ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward && ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
-				w = append(w, Finding{Warning, fmt.Sprintf("nftables chain %s %s has policy drop", ch.Table.Name, ch.Name), fmt.Sprintf(why, hint)})
+			drops := ipv4 && ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward && ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop
+			dockers := joins != nil && ch.Table.Family == nftables.TableFamilyIPv4 && ch.Table.Name == dockerTable
+			if drops && !dockers {
+				f = append(f, Finding{Warning, fmt.Sprintf("nftables chain %s %s has policy drop", ch.Table.Name, ch.Name), fmt.Sprintf(why, hint)})
 			}
 		}
 	}
-	if drops, err := legacyForwardDrops(); err == nil && drops {
-		w = append(w, Finding{Warning, "the legacy iptables chain FORWARD has policy drop", fmt.Sprintf(why, hint)})
+	legacy, _ := legacyDockerUser(inst)
+	switch drops, err := legacyForwardDrops(); {
+	case legacy.found:
+		docker.What = "legacy iptables: " + docker.What
+		f = append(f, docker)
+		if _, err := legacyIPTables(context.Background()); err != nil {
+			f = append(f, Finding{Warning, "legacy iptables cannot be changed: " + err.Error(), fmt.Sprintf(why, hint)})
+		}
+	case err == nil && drops:
+		f = append(f, Finding{Warning, "the legacy iptables chain FORWARD has policy drop", fmt.Sprintf(why, hint)})
 	}
-	return w
+	return f
 }

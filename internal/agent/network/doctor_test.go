@@ -3,14 +3,11 @@ package network
 import (
 	"encoding/binary"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 )
 
 func kinds(findings []Finding, k FindingKind) (what []string) {
@@ -36,7 +33,7 @@ func TestDoctor(t *testing.T) {
 	if m := kinds(findings, Missing); len(m) > 0 {
 		t.Errorf("missing: %q", m)
 	}
-	if c := kinds(findings, Change); len(c) != 3 || !strings.Contains(c[0], "ip_forward") {
+	if c := kinds(findings, Change); len(c) != 4 || !strings.Contains(c[0], "ip_forward") {
 		t.Errorf("changes: %q", c)
 	}
 	if w := kinds(findings, Warning); len(w) > 0 {
@@ -49,7 +46,7 @@ func TestDoctor(t *testing.T) {
 	h.open(t, cfg)
 	findings, err = Doctor(t.Context(), cfg)
 	must(t, err)
-	if c := kinds(findings, Change); len(c) != 2 {
+	if c := kinds(findings, Change); len(c) != 3 {
 		t.Errorf("changes once forwarding is on: %q", c)
 	}
 
@@ -118,35 +115,13 @@ func TestLegacyForwardPolicy(t *testing.T) {
 	}
 }
 
-// setForwardPolicy replaces the table by itself with another policy (IPT_SO_SET_REPLACE).
+// setForwardPolicy replaces the table by itself with another policy.
 func setForwardPolicy(info, entries []byte, verdict int32) error {
 	entries = slices.Clone(entries)
 	at := binary.NativeEndian.Uint32(info[iptNameLen+4+4*(iptHooks+hookForward):])
 	target := binary.NativeEndian.Uint16(entries[at+88:])
 	binary.NativeEndian.PutUint32(entries[at+uint32(target)+32:], uint32(verdict))
-	n := binary.NativeEndian.Uint32(info[76:])
-	counters := make([]byte, 16*n)
-	// struct ipt_replace: name, valid_hooks, num_entries, size, hook_entry[5], underflow[5],
-	// num_counters, counters *, entries
-	b := make([]byte, 96, 96+len(entries))
-	copy(b, info[:iptNameLen+4])
-	copy(b[36:], info[76:84])
-	copy(b[44:], info[36:76])
-	binary.NativeEndian.PutUint32(b[84:], n)
-	binary.NativeEndian.PutUint64(b[88:], uint64(uintptr(unsafe.Pointer(&counters[0]))))
-	b = append(b, entries...)
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(s), unix.IPPROTO_IP, 64,
-		uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0)
-	runtime.KeepAlive(counters)
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return replaceTable(info, entries, binary.NativeEndian.Uint32(info[76:]))
 }
 
 func FuzzChainPolicy(f *testing.F) {

@@ -30,17 +30,30 @@ const (
 // legacyForwardDrops tells whether iptables' legacy filter table, of the current network namespace,
 // has a FORWARD chain with policy DROP. nftables does not show it.
 func legacyForwardDrops() (bool, error) {
-	// Asking for a table that is not there would make the kernel load it.
-	names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-	if err != nil || !slices.Contains(strings.Fields(string(names)), "filter") {
-		return false, nil
-	}
-	info, entries, err := legacyTable("filter")
-	if err != nil {
-		return false, fmt.Errorf("read the legacy filter table: %w", err)
+	info, entries, err := legacyTableIfLoaded("filter")
+	if err != nil || info == nil {
+		return false, err
 	}
 	verdict, err := chainPolicy(info, entries, hookForward)
 	return verdict == verdictDrop, err
+}
+
+// legacyEntries are the rules of a table, nil if it is not in use.
+func legacyEntries(table string) ([]byte, error) {
+	_, entries, err := legacyTableIfLoaded(table)
+	return entries, err
+}
+
+func legacyTableIfLoaded(name string) (info, entries []byte, err error) {
+	// Asking for a table that is not there would make the kernel load it.
+	names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	if err != nil || !slices.Contains(strings.Fields(string(names)), name) {
+		return nil, nil, nil
+	}
+	if info, entries, err = legacyTable(name); err != nil {
+		return nil, nil, fmt.Errorf("read the legacy %s table: %w", name, err)
+	}
+	return info, entries, nil
 }
 
 // legacyTable reads a table: its struct ipt_getinfo, and its rules.
@@ -108,4 +121,52 @@ func chainPolicy(info, entries []byte, hook int) (int32, error) {
 		return 0, fmt.Errorf("the chain's policy is the target %q", bytes.TrimRight(name, "\x00"))
 	}
 	return int32(binary.NativeEndian.Uint32(t[32:])), nil
+}
+
+// legacyChain is what there is of a chain, and of our rules in it.
+type legacyChain struct {
+	found bool
+	ours  [2]int // of each direction
+}
+
+// findLegacyChain looks for a chain that is not built in, and in it for rules for interfaces of the
+// prefix that bear the comment.
+func findLegacyChain(entries []byte, chain, prefix, comment string) (legacyChain, error) {
+	var c legacyChain
+	inside := false
+	for len(entries) > 0 {
+		// struct ipt_entry: struct ipt_ip with iniface [16] at 16 and outiface [16] at 32, …,
+		// target_offset u16 at 88, next_offset u16 at 90
+		if len(entries) < iptEntryLen {
+			return c, errors.New("the table ends within a rule")
+		}
+		target, next := int(binary.NativeEndian.Uint16(entries[88:])), int(binary.NativeEndian.Uint16(entries[90:]))
+		if target < iptEntryLen || next < target+32 || next > len(entries) {
+			return c, errors.New("a rule of the table lies outside of it")
+		}
+		e := entries[:next]
+		entries = entries[next:]
+		// A chain begins with a rule whose target is ERROR, with the chain's name.
+		if cString(e[target+2:target+31]) == "ERROR" {
+			inside = cString(e[target+32:]) == chain
+			c.found = c.found || inside
+			continue
+		}
+		if inside && bytes.Contains(e[iptEntryLen:target], append([]byte(comment), 0)) {
+			for i, at := range []int{16, 32} {
+				if strings.TrimSuffix(cString(e[at:at+16]), "+") == prefix { // iptables keeps the wildcard, which its mask leaves out
+					c.ours[i]++
+				}
+			}
+		}
+	}
+	return c, nil
+}
+
+// cString is what precedes the first NUL.
+func cString(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
 }

@@ -74,6 +74,7 @@ type Network struct {
 	ports     portTable
 	rules     rules
 	watcher   watcher
+	iptables  func(args ...string) error // runs legacy iptables
 }
 
 var (
@@ -85,7 +86,7 @@ var (
 // and the nftables table. Tasks and endpoints of an earlier process are left as they are, and their
 // ports are held again. Until Close, what others undo of it is repaired.
 func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
-	n := &Network{cfg: cfg, inst: instance(cfg.Instance), log: cfg.Logger, host: -1}
+	n := &Network{cfg: cfg, inst: instance(cfg.Instance), log: cfg.Logger, host: -1, iptables: runIPTables}
 	if err := n.inst.valid(); err != nil {
 		return nil, err
 	}

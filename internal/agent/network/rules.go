@@ -50,7 +50,7 @@ type rules struct {
 //			ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @ports
 //		}
 //		chain redirect_own {
-//			type nat hook output priority dstnat; policy accept;
+//			type nat hook output priority -100; policy accept;
 //			ip daddr 169.254.170.2 tcp dport 80 dnat ip to 127.0.0.1:<metadata>
 //			fib daddr type local dnat ip to meta l4proto . th dport map @ports
 //		}
@@ -61,6 +61,7 @@ type rules struct {
 //		chain forward {
 //			type filter hook forward priority filter; policy accept;
 //			iifname "be<inst>*" ip daddr 169.254.0.0/16 counter reject
+//			meta nfproto != ipv4 accept
 //			ip daddr != <bridge> accept
 //			ct state established,related accept
 //			ct status dnat accept
@@ -174,8 +175,8 @@ func (r ruleset) install(c *nftables.Conn) error {
 	rule := chain("prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	rule(iifname(expr.CmpOpNeq, r.inst.linkPrefix()), accept)
 	rule(nfproto(expr.CmpOpNeq), count, drop)
-	rule(within(saddr, expr.CmpOpEq, loopbackNet), count, drop)
-	rule(within(daddr, expr.CmpOpEq, loopbackNet), count, drop)
+	rule(isIPv4, within(saddr, expr.CmpOpEq, loopbackNet), count, drop)
+	rule(isIPv4, within(daddr, expr.CmpOpEq, loopbackNet), count, drop)
 	rule(noRouteBack, count, drop)
 
 	rule = chain("redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
@@ -197,10 +198,10 @@ func (r ruleset) install(c *nftables.Conn) error {
 	rule = chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	rule(ours, isIPv4, within(daddr, expr.CmpOpEq, linkLocalNet), count, reject)
 	rule(nfproto(expr.CmpOpNeq), accept)
-	rule(within(daddr, expr.CmpOpNeq, r.bridge), accept)
+	rule(isIPv4, within(daddr, expr.CmpOpNeq, r.bridge), accept)
 	rule(conntrack(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
 	rule(translated, accept)
-	rule(ours, within(saddr, expr.CmpOpEq, r.bridge), accept)
+	rule(ours, isIPv4, within(saddr, expr.CmpOpEq, r.bridge), accept)
 	rule(count, drop)
 
 	rule = chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
