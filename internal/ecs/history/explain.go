@@ -135,7 +135,7 @@ func (t *Task) fate(i int, checked bool, now time.Time) ContainerFate {
 	spec, c, x := t.Spec.Containers[i], t.Status.Containers[i], t.Extras[i]
 	f := ContainerFate{
 		Name: spec.Name, Image: spec.Image, Digest: c.ImageDigest, Essential: spec.Essential, Status: string(c.LastStatus),
-		ExitCode: c.ExitCode, Reason: c.Reason, Restarts: x.RestartCount, Output: x.Lines,
+		ExitCode: c.ExitCode, Reason: c.Reason, Restarts: c.RestartCount, Output: x.Lines,
 		OutOfMemory: strings.HasPrefix(c.Reason, "OutOfMemoryError"),
 	}
 	if c.ExitCode != nil {
@@ -152,7 +152,7 @@ func (t *Task) fate(i int, checked bool, now time.Time) ContainerFate {
 	if checked {
 		f.Health = string(c.Health)
 		if c.Health == lifecycle.Unhealthy {
-			f.HealthOutput = x.HealthOutput
+			f.HealthOutput = c.HealthOutput
 		}
 	}
 	return f
@@ -173,7 +173,7 @@ func (t *Task) ran(i int) (start, end time.Time) {
 			end = s.At
 		}
 	}
-	if x := t.Extras[i].RestartedAt; x.After(start) && (end.IsZero() || x.Before(end)) {
+	if x := c.RestartedAt; x.After(start) && (end.IsZero() || x.Before(end)) {
 		start = x
 	}
 	if c.LastStatus != lifecycle.ContainerStopped {
@@ -222,7 +222,7 @@ func Duration(d time.Duration) string {
 	case d < 0:
 		return "0 s"
 	case d < time.Millisecond:
-		return "<1 ms"
+		return "0 ms"
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	case d < 10*time.Second:

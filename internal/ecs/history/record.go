@@ -36,12 +36,7 @@ type Task struct {
 
 // Extra is what a container's status in the rows does not have.
 type Extra struct {
-	RestartCount   int64     `json:"restartCount,omitempty"`
-	RestartedAt    time.Time `json:"restartedAt,omitzero"` // the last time
-	HealthSince    time.Time `json:"healthSince,omitzero"`
-	HealthExitCode int32     `json:"healthExitCode,omitempty"` // of the last check
-	HealthOutput   string    `json:"healthOutput,omitempty"`   // of the last check, its end
-	Lines          []Line    `json:"lines,omitempty"`          // the last of its output
+	Lines []Line `json:"lines,omitempty"` // the last of its output
 }
 
 // Line is a line that a container wrote.
@@ -89,7 +84,7 @@ func (t *Task) container(name string) int {
 	return -1
 }
 
-// learn takes in what the host says beyond the rows. The rows stay right where both know.
+// learn takes in what the host says and the rows do not have yet.
 func (t *Task) learn(st *dispatchpb.TaskStatus) {
 	if st == nil {
 		return
@@ -99,21 +94,23 @@ func (t *Task) learn(st *dispatchpb.TaskStatus) {
 		if i < 0 || i >= len(t.Status.Containers) {
 			continue
 		}
-		known, extra := &t.Status.Containers[i], &t.Extras[i]
+		known := &t.Status.Containers[i]
 		if known.StartedAt.IsZero() && c.StartedAt != nil {
 			known.StartedAt = c.StartedAt.AsTime()
 		}
 		if known.FinishedAt.IsZero() && c.FinishedAt != nil {
 			known.FinishedAt = c.FinishedAt.AsTime()
 		}
-		extra.RestartCount = max(extra.RestartCount, c.RestartCount)
-		if c.RestartedAt != nil {
-			extra.RestartedAt = c.RestartedAt.AsTime()
+		if c.RestartCount > known.RestartCount {
+			known.RestartCount = c.RestartCount
+			if c.RestartedAt != nil {
+				known.RestartedAt = c.RestartedAt.AsTime()
+			}
 		}
-		if c.HealthSince != nil {
-			extra.HealthSince = c.HealthSince.AsTime()
+		if c.HealthSince != nil && !c.HealthSince.AsTime().Before(known.HealthSince) {
+			known.HealthSince, known.HealthExitCode = c.HealthSince.AsTime(), c.HealthExitCode
+			known.HealthOutput = clip(strings.ToValidUTF8(c.HealthOutput, "\uFFFD"), lifecycle.ReasonLimit)
 		}
-		extra.HealthExitCode, extra.HealthOutput = c.HealthExitCode, clip(strings.ToValidUTF8(c.HealthOutput, "\uFFFD"), 1024)
 	}
 }
 

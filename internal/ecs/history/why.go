@@ -24,10 +24,10 @@ func (t *Task) why(e *Explanation, now time.Time) string {
 		return why
 	case t.Status.LastStatus == lifecycle.Running:
 		why := "it has been running for " + Duration(now.Sub(t.Status.StartedAt))
-		for i, c := range t.Status.Containers {
+		for _, c := range t.Status.Containers {
 			switch {
 			case c.Health == lifecycle.Unhealthy:
-				return why + fmt.Sprintf("; container %q is unhealthy: %s", c.Name, oneLine(t.Extras[i].HealthOutput, "its check fails"))
+				return why + fmt.Sprintf("; container %q is unhealthy: %s", c.Name, oneLine(c.HealthOutput, "its check fails"))
 			case c.LastStatus == lifecycle.ContainerStopped:
 				why += fmt.Sprintf("; container %q, not essential, has ended", c.Name)
 			}

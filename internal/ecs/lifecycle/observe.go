@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -44,7 +45,7 @@ func Observe(r Record, seen []ContainerObservation, now time.Time) (Record, bool
 		setTime(&c.FinishedAt, o.FinishedAt)
 		if o.RestartCount > c.RestartCount {
 			c.RestartCount, c.RestartedAt = o.RestartCount, o.RestartedAt
-			s.add(Entry{At: o.RestartedAt, Container: c.Name, What: Restarted})
+			s.add(Entry{At: o.RestartedAt, Container: c.Name, What: Restarted, Cause: "restart " + strconv.FormatInt(o.RestartCount, 10)})
 		}
 		if o.Health.known() && !o.HealthSince.Before(c.HealthSince) {
 			healths = healths || o.Health != c.Health

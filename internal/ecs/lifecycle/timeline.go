@@ -52,7 +52,14 @@ func (s *Status) note(before Status, now time.Time) {
 			s.add(c.entry(now))
 		}
 		if was.Health != c.Health && c.Health != Unknown {
-			s.add(Entry{At: now, Container: c.Name, What: string(c.Health)})
+			e := Entry{At: now, Container: c.Name, What: string(c.Health)}
+			if !c.HealthSince.IsZero() {
+				e.At = c.HealthSince
+			}
+			if c.Health == Unhealthy {
+				e.Cause = c.HealthOutput
+			}
+			s.add(e)
 		}
 	}
 	if s.LastStatus != before.LastStatus {
