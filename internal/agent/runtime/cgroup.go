@@ -279,6 +279,20 @@ func (c cgroups) kill(path string) error {
 	return nil
 }
 
+// killLeft does it in one tree, for a cgroup that should be empty.
+func (c cgroups) killLeft(path string) error {
+	pids, err := c.processes(path)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("kill process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
 // processes answers the processes in the cgroup and those below it; none when it is gone.
 func (c cgroups) processes(path string) ([]int, error) {
 	root := c.unified

@@ -465,6 +465,11 @@ func (r *Runtime) deleteTask(ctx context.Context, id, task string) error {
 			return err
 		}
 	}
+	if task != "" {
+		if err := r.cgroups.killLeft(r.cgroupPath(task, id)); err != nil {
+			return err
+		}
+	}
 	defer r.shims.lock(task)()
 	for attempt := 1; ; attempt++ {
 		failpoint.Hit("runtime/delete/before")
@@ -542,6 +547,11 @@ func (r *Runtime) state(ctx context.Context, record containerRecord) (foundState
 	case tasktypes.Status_STOPPED:
 		s.Phase = agent.PhaseStopped
 		s.ExitCode = int(p.ExitStatus)
+		// The shim kills what is left of a container without a PID namespace of its own, but not if the
+		// first process ended while it was being started.
+		if err := r.cgroups.killLeft(r.cgroupPath(s.TaskID, s.ID)); err != nil {
+			return foundState{}, err
+		}
 		s.FinishedAt = p.ExitedAt.AsTime()
 		if p.ExitStatus == 128+uint32(unix.SIGKILL) {
 			n := r.cgroups.oomKills(r.cgroupPath(s.TaskID, s.ID))

@@ -3,6 +3,7 @@ package shim
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -36,6 +37,11 @@ func pauseMain(args []string) int {
 		return exitNotFound
 	}
 	unix.CloseOnExec(3)
+	// What was left open to this process by who started Berth must not stay so.
+	if err := unix.CloseRange(5, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		unix.Write(4, []byte(err.Error()))
+		return exitNotExecutable
+	}
 	var noted [1]byte
 	if n, err := unix.Read(3, noted[:]); n != 1 || err != nil {
 		return exitNotExecutable // Berth died before it had noted this process
