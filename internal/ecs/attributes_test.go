@@ -103,7 +103,7 @@ func TestAttributesFromPutToDelete(t *testing.T) {
 	if got := list("stack", api.Ptr("test")); len(got) != 1 || *got[0].TargetId != arns[1] {
 		t.Errorf("test stacks: %+v", got)
 	}
-	if got := list("", nil); len(got) != 5 { // a zone each, two stacks, one flag
+	if got := list("", nil); len(got) != 15 { // a zone and five of the host's own each, two stacks, one flag
 		t.Errorf("all: %d", len(got))
 	}
 

@@ -72,13 +72,23 @@ func as(account, region string) context.Context {
 }
 
 // connect has a host of so many CPUs, each with 1,024 MiB, connect.
-func (w *world) connect(id string, cpus int64) {
+func (w *world) connect(id string, cpus int64) { w.Helper(); w.connectAs(id, cpus, nil) }
+
+// connectAs is connect for a host that says something else of itself.
+func (w *world) connectAs(id string, cpus int64, change func(*dispatchpb.Hello)) {
 	w.Helper()
-	err := w.orch.HostConnected(w.ctx, &dispatchpb.Hello{
+	hello := &dispatchpb.Hello{
 		HostId: id, Hostname: id, AgentVersion: "1", BootId: "b", CpuUnits: cpus << 10, MemoryMib: cpus << 10,
 		SubnetCidr: "10.9.0.0/24", AvailabilityZoneSuffix: "a", ReservedTcpPorts: []string{"22"},
-	})
-	if err != nil {
+		Attributes: map[string]string{
+			"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": "x86_64",
+			"ecs.capability.task-eni": "", "com.amazonaws.ecs.capability.docker-remote-api.1.18": "",
+		},
+	}
+	if change != nil {
+		change(hello)
+	}
+	if err := w.orch.HostConnected(w.ctx, hello); err != nil {
 		w.Fatalf("connect: %v", err)
 	}
 }

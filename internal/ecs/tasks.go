@@ -122,8 +122,6 @@ func failures(placed orchestrator.Placed, run orchestrator.Run, cluster store.Ke
 		switch {
 		case run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
 			return []ecs.Failure{noCapacity()}
-		case v.Lacks == orchestrator.ProviderAttribute && len(run.Hosts) == 0:
-			// Not one of the capacity provider's.
 		case v.Considered() || len(run.Hosts) > 0:
 			out = append(out, failure(instanceARN(cluster.Scope, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason)))
 		}
@@ -201,7 +199,7 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	if err != nil {
 		return none, err
 	}
-	if err := checkRunFields(in, def.Value); err != nil {
+	if err := checkRunFields(in); err != nil {
 		return none, err
 	}
 	launchType, err := s.launchType(in, def.Value)
@@ -223,9 +221,13 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	if err != nil {
 		return none, err
 	}
+	rules, err := rulesOf(in, effective, need, launchType)
+	if err != nil {
+		return none, err
+	}
 	run := orchestrator.Run{
 		Cluster: cluster.Key, ClusterARN: *cluster.Value.ClusterArn, Definition: def.Key, Tags: in.Tags,
-		Token: api.Value(in.ClientToken),
+		Token: api.Value(in.ClientToken), Rules: rules, RequestID: p.RequestID,
 	}
 	if run.Token != "" {
 		if run.Fingerprint, err = fingerprint(asked); err != nil {
@@ -239,7 +241,7 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 		Group: "family:" + *def.Value.Family, StartedBy: api.Value(in.StartedBy), Overrides: in.Overrides,
 		ExecuteCommand: api.Value(in.EnableExecuteCommand),
 		CPU:            api.Value(effective.Cpu), Memory: api.Value(effective.Memory),
-		CPUUnits: need.CPUUnits, MemoryMiB: need.MemoryMiB, Ports: ports(need),
+		CPUUnits: need.CPUUnits, MemoryMiB: need.MemoryMiB, Ports: ports(need), GPUs: gpus(effective),
 		CreatedAt: time.Now().UTC(), CreatedBy: p.ARN,
 	}
 	if g := api.Value(in.Group); g != "" {
@@ -274,7 +276,7 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	return run, nil
 }
 
-func checkRunFields(in *ecs.RunTaskInput, def *ecs.TaskDefinition) error {
+func checkRunFields(in *ecs.RunTaskInput) error {
 	switch {
 	case len(api.Value(in.StartedBy)) > 128:
 		return invalid("startedBy can have at most 128 characters.")
@@ -284,10 +286,8 @@ func checkRunFields(in *ecs.RunTaskInput, def *ecs.TaskDefinition) error {
 		return invalid("Invalid namespace for group.")
 	case api.Value(in.PlatformVersion) != "" && in.LaunchType != ecs.LaunchTypeFargate:
 		return invalid("The platform version must be null when specifying an EC2 launch type.")
-	case len(in.PlacementConstraints) > 0 || len(def.PlacementConstraints) > 0:
-		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement placement constraints yet."}
-	case len(in.PlacementStrategy) > 5:
-		return invalid("A maximum of 5 placement strategies can be specified.")
+	case len(api.Value(in.ReferenceId)) > 1024:
+		return invalid("referenceId can have at most 1024 characters.")
 	case len(in.VolumeConfigurations) > 0:
 		return &ecs.UnsupportedFeatureException{Message: "Berth does not implement volume configurations yet."}
 	}
@@ -342,9 +342,6 @@ func networkOf(in *ecs.RunTaskInput, def *ecs.TaskDefinition, launchType ecs.Lau
 		if vpc != nil {
 			return nil, invalid("Network Configuration is not valid for the given networkMode of this task definition.")
 		}
-		if mode == ecs.NetworkModeBridge {
-			return bridge(def)
-		}
 		return nil, nil
 	}
 	switch {
@@ -372,21 +369,6 @@ func networkOf(in *ecs.RunTaskInput, def *ecs.TaskDefinition, launchType ecs.Lau
 	// Until there are VPCs to choose from, every subnet is the default one: its addresses are what the
 	// task gets, and the subnet that was asked for is what it shows.
 	return &state.Interface{SubnetID: vpc.Subnets[0], SecurityGroups: vpc.SecurityGroups}, nil
-}
-
-// bridge admits what can be had of mode bridge so far: one container without ports has its own
-// namespace with a private address, which is what Docker's bridge would give it. Ports, and several
-// containers with a namespace each, are refused rather than done otherwise than Docker does.
-func bridge(def *ecs.TaskDefinition) (*state.Interface, error) {
-	if len(def.ContainerDefinitions) > 1 {
-		return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement network mode bridge for tasks of several containers yet. Use awsvpc, host or none."}
-	}
-	for _, c := range def.ContainerDefinitions {
-		if len(c.PortMappings) > 0 || len(c.Links) > 0 {
-			return nil, &ecs.UnsupportedFeatureException{Message: "Berth does not implement port mappings and links in network mode bridge yet. Use awsvpc or host."}
-		}
-	}
-	return &state.Interface{Bridge: true}, nil
 }
 
 func newInterface(base state.Interface) *state.Interface {

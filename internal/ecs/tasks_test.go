@@ -71,9 +71,6 @@ func TestRunTaskIsRefused(t *testing.T) {
 		{"network of host", "InvalidParameterException", "Network Configuration is not valid", func(in *ecs.RunTaskInput) {
 			in.NetworkConfiguration = &ecs.NetworkConfiguration{AwsvpcConfiguration: &ecs.AwsVpcConfiguration{Subnets: []string{"subnet-1"}}}
 		}},
-		{"constraints", "UnsupportedFeatureException", "placement constraints", func(in *ecs.RunTaskInput) {
-			in.PlacementConstraints = []ecs.PlacementConstraint{{Type: ecs.PlacementConstraintTypeDistinctInstance}}
-		}},
 		{"Fargate", "InvalidParameterException", "FARGATE", func(in *ecs.RunTaskInput) { in.LaunchType = ecs.LaunchTypeFargate }},
 	} {
 		in := &ecs.RunTaskInput{Cluster: api.Ptr("demo"), TaskDefinition: &def}

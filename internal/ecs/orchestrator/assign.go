@@ -223,7 +223,7 @@ func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
 			t.DesiredStatus, t.StopReason, t.Kill = string(lifecycle.Stopped), cause.Reason, cause.Kill
 		}
 	}
-	if ni := spec.Interface; ni != nil {
+	if ni := spec.Interface; spec.Attached() {
 		t.NetworkInterface = &dispatchpb.NetworkInterface{
 			AttachmentId: ni.AttachmentID, EniId: ni.ENIID, MacAddress: ni.MAC, SubnetId: ni.SubnetID,
 			PrivateIpv4:    pl.Value.PrivateIPv4,

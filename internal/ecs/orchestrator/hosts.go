@@ -65,6 +65,9 @@ func hostOf(hello *dispatchpb.Hello) (*state.Host, error) {
 		CPUUnits: hello.CpuUnits, MemoryMiB: hello.MemoryMib, SubnetCIDR: hello.SubnetCidr,
 		ZoneSuffix: hello.AvailabilityZoneSuffix, FirstSeenAt: time.Now().UTC(),
 	}
+	if len(hello.GpuIds) > 0 {
+		h.GPUIDs = hello.GpuIds
+	}
 	if len(hello.Attributes) > 0 { // as it comes back from the store, to be compared with it
 		h.Attributes = hello.Attributes
 	}
@@ -106,6 +109,7 @@ type HostUsage struct {
 	CPUFree   int64 // units; negative when the host shrank below what its tasks hold
 	MemFree   int64 // MiB; likewise
 	Ports     []placement.Port
+	GPUIDs    []string // taken
 }
 
 // Usage tells how full the hosts are.
@@ -137,9 +141,11 @@ func (o *Orchestrator) usage(v store.View, h *state.Host) HostUsage {
 		u.CPUFree -= spec.Value.CPUUnits
 		u.MemFree -= spec.Value.MemoryMiB
 		u.Ports = append(u.Ports, portsOf(spec.Value.Ports)...)
+		u.GPUIDs = append(u.GPUIDs, pl.Value.GPUIDs...)
 	}
 	slices.SortFunc(u.Ports, placement.Port.Compare)
 	u.Ports = slices.Compact(u.Ports)
+	slices.Sort(u.GPUIDs)
 	return u
 }
 

@@ -23,7 +23,11 @@ func (p *placer) cold(snap *store.Snapshot) *placement.Ledger {
 	}
 	for pl := range state.Placements.All(snap) {
 		if spec, ok := state.Specs.Get(snap, pl.Key); ok && !stopped(snap, pl.Key) {
-			l.Reserve(reservation(spec.Value, pl.Value))
+			r := reservation(spec.Value, pl.Value)
+			if st, ok := state.Statuses.Get(snap, pl.Key); ok {
+				r.Running = st.Value.LastStatus == lifecycle.Running
+			}
+			l.Reserve(r)
 		}
 	}
 	return l
@@ -49,8 +53,11 @@ func (p *placer) apply(l *placement.Ledger, c store.Change) {
 				l.Reserve(reservation(spec.Value, v))
 			}
 		case *lifecycle.Status:
-			if v.LastStatus == lifecycle.Stopped {
+			switch v.LastStatus {
+			case lifecycle.Stopped:
 				l.Release(taskOf(row.Key))
+			case lifecycle.Running:
+				l.SetRunning(taskOf(row.Key))
 			}
 		}
 		if row.New != nil {
@@ -72,8 +79,8 @@ func (p *placer) apply(l *placement.Ledger, c store.Change) {
 // facts are what placement knows of a host.
 func (p *placer) facts(h *state.Host) placement.Host {
 	f := placement.Host{
-		ID: h.ID, CPUUnits: h.CPUUnits, MemoryMiB: h.MemoryMiB, Attributes: h.Attributes,
-		AvailabilityZone: h.ZoneSuffix, AgentConnected: p.hosts.has(h.ID),
+		ID: h.ID, CPUUnits: h.CPUUnits, MemoryMiB: h.MemoryMiB, GPUIDs: h.GPUIDs, Attributes: h.Attributes,
+		AvailabilityZone: h.ZoneSuffix, AgentConnected: p.hosts.has(h.ID), AgentVersion: h.AgentVersion,
 	}
 	if prefix, err := netip.ParsePrefix(h.SubnetCIDR); err == nil {
 		f.Subnet = prefix
@@ -85,17 +92,21 @@ func (p *placer) facts(h *state.Host) placement.Host {
 }
 
 func instanceOf(ci *state.ContainerInstance) placement.Instance {
-	return placement.Instance{HostID: ci.HostID, Cluster: ci.ClusterARN, ARN: ci.ARN, Status: placement.InstanceStatus(ci.Status)}
+	return placement.Instance{HostID: ci.HostID, Cluster: ci.ClusterARN, ARN: ci.ARN, Status: placement.InstanceStatus(ci.Status), Attributes: ci.Attributes}
 }
 
-// need is what a task asks of a host.
-func need(spec *state.Spec) placement.Request {
+// need is what a task of a Run asks of a host. A task on a named host, as of StartTask, asks for the
+// room and what the host can do; where it might be better is not asked.
+func need(run *Run, spec *state.Spec) placement.Request {
 	req := placement.Request{
-		TaskID: spec.ID, Cluster: spec.ClusterARN, CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB,
-		Ports: portsOf(spec.Ports), Address: spec.Interface != nil,
+		TaskID: spec.ID, Cluster: spec.ClusterARN, Group: spec.Group, CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB,
+		Ports: portsOf(spec.Ports), GPUs: spec.GPUs, Address: spec.Attached(), Rules: run.Rules,
+	}
+	if len(run.Hosts) > 0 {
+		req.Rules = placement.Rules{Attributes: run.Rules.Attributes}
 	}
 	if spec.CapacityProvider != "" && spec.LaunchType != ecs.LaunchTypeFargate {
-		req.Attributes = map[string]string{ProviderAttribute: spec.CapacityProvider}
+		req.Within = map[string]string{ProviderAttribute: spec.CapacityProvider}
 	}
 	return req
 }
@@ -103,8 +114,8 @@ func need(spec *state.Spec) placement.Request {
 // reservation is what a task holds on its host.
 func reservation(spec *state.Spec, pl *state.Placement) placement.Reservation {
 	r := placement.Reservation{
-		TaskID: spec.ID, HostID: pl.HostID, Cluster: spec.ClusterARN,
-		CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB, Ports: portsOf(spec.Ports),
+		TaskID: spec.ID, HostID: pl.HostID, Cluster: spec.ClusterARN, Group: spec.Group,
+		CPUUnits: spec.CPUUnits, MemoryMiB: spec.MemoryMiB, Ports: portsOf(spec.Ports), GPUIDs: pl.GPUIDs,
 	}
 	if a, err := netip.ParseAddr(pl.PrivateIPv4); err == nil {
 		r.Address = a

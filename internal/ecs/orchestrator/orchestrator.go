@@ -20,28 +20,32 @@ type Config struct {
 	ServerID string
 	// Archive has a stopped task's rows kept until it has the task's record; nil: nothing keeps one.
 	Archive Archive
-	Logger  *slog.Logger
+	// Recorder hears of each Run of which some task found no place; nil: nobody does.
+	Recorder Recorder
+	Logger   *slog.Logger
 }
 
 // Orchestrator creates and stops tasks and knows the hosts.
 type Orchestrator struct {
-	store   *store.Store
-	log     *slog.Logger
-	archive Archive
-	placer  *placer
-	hub     *hub
-	absent  absence
+	store    *store.Store
+	log      *slog.Logger
+	archive  Archive
+	recorder Recorder
+	placer   *placer
+	hub      *hub
+	absent   absence
 }
 
 // New returns an orchestrator; it works once Run runs.
 func New(cfg Config) *Orchestrator {
 	return &Orchestrator{
-		store:   cfg.Store,
-		log:     cfg.Logger,
-		archive: cfg.Archive,
-		placer:  newPlacer(cfg),
-		hub:     newHub(cfg),
-		absent:  absence{},
+		store:    cfg.Store,
+		log:      cfg.Logger,
+		archive:  cfg.Archive,
+		recorder: cfg.Recorder,
+		placer:   newPlacer(cfg),
+		hub:      newHub(cfg),
+		absent:   absence{},
 	}
 }
 

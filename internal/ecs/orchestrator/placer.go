@@ -56,7 +56,12 @@ type Run struct {
 	Tasks      []*state.Spec
 	// Hosts names the host of each task, in order, as in StartTask; empty: the placer chooses.
 	Hosts []string
-	Tags  []ecs.Tag // of each task
+	// Rules are what all of the tasks ask of their hosts beside room. Of tasks with named hosts only the
+	// attributes count.
+	Rules placement.Rules
+	// RequestID is the call's, by which its record is found.
+	RequestID string
+	Tags      []ecs.Tag // of each task
 	// Token and Fingerprint make the call repeatable: empty, or the clientToken and a digest of all
 	// that the call asked for.
 	Token       string
@@ -76,6 +81,9 @@ type Placed struct {
 	// Failures has the verdict of each host that was considered, if some task found no place; for
 	// tasks with named hosts, the verdicts of those that cannot take theirs.
 	Failures []placement.Verdict
+	// Explanations say the same of every filter: one for each capacity provider, or one for the tasks
+	// without, of which some task found no place.
+	Explanations []Explanation
 	// Snapshot includes the tasks.
 	Snapshot *store.Snapshot
 }
@@ -142,7 +150,11 @@ func newPlacer(cfg Config) *placer {
 // the request up its tasks may come to exist, so Place then returns with the placer's answer and not
 // before.
 func (o *Orchestrator) Place(ctx context.Context, run Run) (Placed, error) {
-	return o.placer.submit(ctx, run)
+	placed, err := o.placer.submit(ctx, run)
+	if o.recorder != nil && len(placed.Explanations) > 0 {
+		o.recorder.RunNotPlaced(ctx, runRecord(&run, placed, time.Now().UTC()))
+	}
+	return placed, err
 }
 
 func (p *placer) submit(ctx context.Context, run Run) (Placed, error) {

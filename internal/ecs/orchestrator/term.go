@@ -47,9 +47,10 @@ type batch struct {
 // plan is one Run's part of a batch.
 type plan struct {
 	*pending
-	tasks    []placedTask
-	failures []placement.Verdict
-	err      error
+	tasks        []placedTask
+	failures     []placement.Verdict
+	explanations []Explanation
+	err          error
 }
 
 // placedTask is a task with its place.
@@ -230,11 +231,12 @@ func (t *term) plan(p *pending) *plan {
 		if full[spec.CapacityProvider] {
 			continue // the provider's others are of the same kind
 		}
-		req := need(spec)
+		req := need(run, spec)
 		if len(run.Hosts) > 0 {
 			d, v := reserve.PlaceOn(run.Hosts[i], req)
 			if !v.OK() {
 				pl.failures = append(pl.failures, v)
+				pl.explain(t.ledger, spec, req, run.Hosts[i])
 				continue
 			}
 			pl.tasks = append(pl.tasks, t.placed(run, spec, d))
@@ -243,6 +245,7 @@ func (t *term) plan(p *pending) *plan {
 		d, ok := reserve.Place(req)
 		if !ok {
 			pl.failures = append(pl.failures, t.ledger.Judge(req)...)
+			pl.explain(t.ledger, spec, req, "")
 			full[spec.CapacityProvider] = true
 			continue
 		}
@@ -250,9 +253,9 @@ func (t *term) plan(p *pending) *plan {
 	}
 	if len(pl.tasks) == 0 {
 		if _, considered := placement.Closest(pl.failures); !considered && len(run.Hosts) == 0 {
-			p.answer(Placed{}, ErrNoInstances)
+			p.answer(Placed{Explanations: pl.explanations}, ErrNoInstances)
 		} else {
-			p.answer(Placed{Failures: pl.failures, Snapshot: snap}, nil)
+			p.answer(Placed{Failures: pl.failures, Explanations: pl.explanations, Snapshot: snap}, nil)
 		}
 		return nil
 	}
@@ -328,7 +331,7 @@ func (t *term) commit(ctx context.Context, b *batch) {
 				b.failed = append(b.failed, pl)
 				continue
 			}
-			placed := Placed{Failures: pl.failures, Snapshot: t.store.Snapshot()}
+			placed := Placed{Failures: pl.failures, Explanations: pl.explanations, Snapshot: t.store.Snapshot()}
 			for i := range pl.tasks {
 				placed.TaskIDs = append(placed.TaskIDs, pl.tasks[i].spec.ID)
 			}
@@ -417,6 +420,10 @@ func (pl *plan) write(tx *store.Tx, now time.Time) error {
 		}
 		place := &state.Placement{
 			HostID: hostID, AvailabilityZone: run.Cluster.Region + host.Value.ZoneSuffix, ContainerInstanceARN: pt.instance,
+			GPUIDs: pt.decision.GPUIDs,
+		}
+		for _, r := range pt.decision.Ranking {
+			place.Ranking = append(place.Ranking, state.Rank(r))
 		}
 		if pt.decision.Address.IsValid() {
 			place.PrivateIPv4 = pt.decision.Address.String()

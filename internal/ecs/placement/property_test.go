@@ -168,10 +168,10 @@ func (w *world) attribute(h Host, cluster, name string) string {
 		}
 		return "<none>"
 	}
-	if value, ok := h.Attributes[name]; ok {
+	if value, ok := w.instances[[2]string{h.ID, cluster}].Attributes[name]; ok {
 		return value
 	}
-	if value, ok := w.instances[[2]string{h.ID, cluster}].Attributes[name]; ok {
+	if value, ok := h.Attributes[name]; ok {
 		return value
 	}
 	return "<none>"

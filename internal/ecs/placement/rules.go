@@ -97,19 +97,18 @@ func (h *host) offers(q *request, p *presence, name, want string) bool {
 	return ok && (want == "" || have == want)
 }
 
-// attribute answers an attribute of the host, or else of its presence in a cluster of the region.
+// attribute answers an attribute of the host's presence in a cluster of the region, or else its own.
 func (h *host) attribute(region string, p *presence, name string) (string, bool) {
 	if name == ZoneAttribute && h.AvailabilityZone != "" {
 		return h.zoneIn(region), true
 	}
-	if value, ok := h.Attributes[name]; ok {
-		return value, true
-	}
 	if p != nil && p.instance != nil {
-		value, ok := p.instance.Attributes[name]
-		return value, ok
+		if value, ok := p.instance.Attributes[name]; ok {
+			return value, true
+		}
 	}
-	return "", false
+	value, ok := h.Attributes[name]
+	return value, ok
 }
 
 // zoneIn is the name of the host's Availability Zone. It is asked for one region after many times.

@@ -94,7 +94,7 @@ type Spec struct {
 	GPUs      int    `json:"gpus,omitempty"`
 	// Containers in the definition's order, each with the ID in its ARN.
 	Containers []SpecContainer `json:"containers"`
-	// Interface is set for awsvpc and bridge.
+	// Interface is set for awsvpc, and in old rows for bridge.
 	Interface *Interface `json:"interface,omitempty"`
 	CreatedAt time.Time  `json:"createdAt"`
 	CreatedBy string     `json:"createdBy"` // principal's ARN
@@ -123,7 +123,8 @@ type Port struct {
 
 // Interface is what a task with an address of its own gets; the address is in the Placement.
 type Interface struct {
-	// Bridge marks the interface of a task in mode bridge: it is not an attachment and has no VPC.
+	// Bridge marks the interface that a task in mode bridge was given when the placer still chose such
+	// addresses. It is not an attachment and has no VPC; the host does not hear of it any more.
 	Bridge         bool     `json:"bridge,omitempty"`
 	AttachmentID   string   `json:"attachmentId"`
 	ENIID          string   `json:"eniId"`
@@ -140,6 +141,14 @@ type Placement struct {
 	PrivateIPv4          string `json:"privateIpv4,omitempty"`
 	// GPUIDs are the GPUs the task has to itself, for its containers in their order.
 	GPUIDs []string `json:"gpuIds,omitempty"`
+	// Ranking is what the host was chosen by, one for each placement strategy of the call, in order.
+	Ranking []Rank `json:"ranking,omitempty"`
+}
+
+// Rank is what a host counted by a placement strategy when it was chosen; the least of all.
+type Rank struct {
+	Strategy string `json:"strategy"` // spread(attribute:ecs.availability-zone)
+	Value    int64  `json:"value"`    // tasks of the group there, or CPU units or MiB left before the task
 }
 
 // Token remembers what a clientToken stood for, so that a repeated call answers the same tasks.
@@ -161,6 +170,7 @@ type Host struct {
 	ZoneSuffix   string            `json:"zoneSuffix"`
 	Attributes   map[string]string `json:"attributes,omitempty"`
 	Reserved     []Port            `json:"reserved,omitempty"` // ports no task may have
+	GPUIDs       []string          `json:"gpuIds,omitempty"`
 	FirstSeenAt  time.Time         `json:"firstSeenAt"`
 }
 
