@@ -115,9 +115,9 @@ var networkMembers = []member{
 	}},
 	{[]string{"proxyConfiguration.containerName", "proxyConfiguration.properties[].name", "proxyConfiguration.properties[].value", "proxyConfiguration.type"}, refused, "App Mesh is not built yet", func(w *world) {
 		w.refuses(func(in *taskDefinition) {
-			in.NetworkMode = types.NetworkModeBridge
+			in.NetworkMode = types.NetworkModeAwsvpc
 			in.ProxyConfiguration = &types.ProxyConfiguration{ContainerName: aws.String("app"), Type: types.ProxyConfigurationTypeAppmesh, Properties: []types.KeyValuePair{pair("ProxyIngressPort", "15000"), pair("ProxyEgressPort", "15001"), pair("AppPorts", "80"), pair("IgnoredUID", "1337")}}
-		}, "", "proxyConfiguration")
+		}, "UnsupportedFeatureException", "proxyConfiguration")
 	}},
 }
 

@@ -36,13 +36,13 @@ var processMembers = []member{
 		w.says(nil, []string{"/some/where"}, w.shell("pwd", func(c *container) { c.WorkingDirectory = aws.String("/some/where") }))
 	}},
 	{of("user"), acts, "user and group of the process", func(w *world) {
-		w.says(nil, []string{"uid=1234 gid=5678"}, w.shell("busybox id", func(c *container) { c.User = aws.String("1234:5678") }))
+		w.says(nil, []string{"uid=1234 gid=5678 groups=5678"}, w.shell("busybox id", func(c *container) { c.User = aws.String("1234:5678") }))
 	}},
 	{of("hostname"), acts, "the host name", func(w *world) {
 		w.says(nil, []string{"web-1"}, w.shell("hostname", func(c *container) { c.Hostname = aws.String("web-1") }))
 	}},
 	{of("readonlyRootFilesystem"), acts, "writing to the root file system fails", func(w *world) {
-		w.says(nil, []string{"/bin/touch: /file: Read-only file system"}, w.shell("exec 2>&1; /bin/touch /file", func(c *container) { c.ReadonlyRootFilesystem = aws.Bool(true) }))
+		w.says(nil, []string{"touch: /file: Read-only file system"}, w.shell("exec 2>&1; /bin/touch /file", func(c *container) { c.ReadonlyRootFilesystem = aws.Bool(true) }))
 	}},
 	{of("privileged"), acts, "all capabilities, and no system call filter", func(w *world) {
 		script := "busybox grep -E '^(CapBnd|Seccomp):' /proc/self/status"

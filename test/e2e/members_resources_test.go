@@ -83,14 +83,16 @@ var resourceMembers = []member{
 		}
 	}},
 	{[]string{"ephemeralStorage.sizeInGiB"}, kept, "recorded and shown; the size is not enforced, and the use is reported by the metadata endpoint", func(w *world) {
-		in := func(d *taskDefinition) { d.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: 30} }
-		w.echoes(in, func(d *types.TaskDefinition) any { return d.EphemeralStorage.SizeInGiB }, int32(30))
-		w.says(in, []string{"runs"}, w.shell("echo runs"))
+		w.echoes(func(d *taskDefinition) {
+			d.NetworkMode, d.Cpu, d.Memory = types.NetworkModeAwsvpc, aws.String("256"), aws.String("512")
+			d.RequiresCompatibilities = []types.Compatibility{types.CompatibilityFargate}
+			d.EphemeralStorage = &types.EphemeralStorage{SizeInGiB: 30}
+		}, func(d *types.TaskDefinition) any { return d.EphemeralStorage.SizeInGiB }, int32(30))
 	}},
 	{[]string{"inferenceAccelerators[].deviceName", "inferenceAccelerators[].deviceType"}, refused, "Elastic Inference has ended", func(w *world) {
 		w.refuses(func(in *taskDefinition) {
 			in.InferenceAccelerators = []types.InferenceAccelerator{{DeviceName: aws.String("d"), DeviceType: aws.String("eia1.medium")}}
-		}, "", "inferenceAccelerators")
+		}, "UnsupportedFeatureException", "inferenceAccelerators")
 	}},
 	{of("versionConsistency"), kept, "a task's digest is that of its own pull; services, which have versions to keep consistent, come later", func(w *world) {
 		w.echoes(func(in *taskDefinition) {

@@ -78,7 +78,7 @@ var taskMembers = []member{
 			[]string{"arn:aws:iam::000000000000:role/app", "arn:aws:iam::000000000000:role/agent"})
 	}},
 	{[]string{"enableFaultInjection"}, refused, "fault injection is not built", func(w *world) {
-		w.refuses(func(in *taskDefinition) { in.EnableFaultInjection = aws.Bool(true) }, "", "enableFaultInjection")
+		w.refuses(func(in *taskDefinition) { in.EnableFaultInjection = aws.Bool(true) }, "UnsupportedFeatureException", "enableFaultInjection")
 	}},
 }
 

@@ -202,7 +202,11 @@ func (w *world) refuses(change func(*taskDefinition), code string, words ...stri
 	change(in)
 	out, err := w.ecs.RegisterTaskDefinition(ctx(w.T), in)
 	if err == nil {
-		_, err = w.ecs.RunTask(ctx(w.T), &ecs.RunTaskInput{Cluster: &w.cluster, TaskDefinition: out.TaskDefinition.TaskDefinitionArn})
+		run := &ecs.RunTaskInput{Cluster: &w.cluster, TaskDefinition: out.TaskDefinition.TaskDefinitionArn}
+		if in.NetworkMode == types.NetworkModeAwsvpc {
+			run.NetworkConfiguration = subnet
+		}
+		_, err = w.ecs.RunTask(ctx(w.T), run)
 	}
 	wantError(w.T, err, code, words...)
 }

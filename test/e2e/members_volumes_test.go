@@ -28,7 +28,7 @@ func after(name string) func(*container) {
 // volumeMembers are the directories that containers share, keep, or borrow from the host.
 var volumeMembers = []member{
 	{[]string{"volumes[].name", "containerDefinitions[].mountPoints[].sourceVolume", "containerDefinitions[].mountPoints[].containerPath", "containerDefinitions[].mountPoints[].readOnly"}, acts, "containers see one another's files in a volume, wherever each has it; a read-only mount cannot be written", func(w *world) {
-		w.says(volumes(types.Volume{Name: aws.String("data")}), []string{"written", "sh: can't create /in/other: Read-only file system"},
+		w.says(volumes(types.Volume{Name: aws.String("data")}), []string{"written", "/bin/sh: can't create /in/other: Read-only file system"},
 			w.shell("echo written >/out/file", named("writer"), beside, mount("data", "/out")),
 			w.shell("exec 2>&1; cat /in/file; echo x >/in/other", after("writer"), mount("data", "/in"), func(c *container) { c.MountPoints[0].ReadOnly = aws.Bool(true) }))
 	}},
@@ -94,15 +94,15 @@ var volumeMembers = []member{
 		w.says(definition("fsap-0123456789abcdef0"), []string{"one"}, w.shell("cat /efs/file", mount("efs", "/efs")))
 	}},
 	{[]string{"volumes[].configuredAtLaunch"}, refused, "EBS volumes are not built yet", func(w *world) {
-		w.refuses(volumes(types.Volume{Name: aws.String("ebs"), ConfiguredAtLaunch: aws.Bool(true)}), "", "")
+		w.refuses(volumes(types.Volume{Name: aws.String("ebs"), ConfiguredAtLaunch: aws.Bool(true)}), "UnsupportedFeatureException", "configuredAtLaunch")
 	}},
 	{[]string{"volumes[].fsxWindowsFileServerVolumeConfiguration.fileSystemId", "volumes[].fsxWindowsFileServerVolumeConfiguration.rootDirectory", "volumes[].fsxWindowsFileServerVolumeConfiguration.authorizationConfig.credentialsParameter", "volumes[].fsxWindowsFileServerVolumeConfiguration.authorizationConfig.domain"}, refused, "a file server for Windows", func(w *world) {
 		w.refuses(volumes(types.Volume{Name: aws.String("fsx"), FsxWindowsFileServerVolumeConfiguration: &types.FSxWindowsFileServerVolumeConfiguration{
 			FileSystemId: aws.String("fs-1"), RootDirectory: aws.String("\\data"),
 			AuthorizationConfig: &types.FSxWindowsFileServerAuthorizationConfig{CredentialsParameter: aws.String("arn:aws:secretsmanager:us-east-1:000000000000:secret:x"), Domain: aws.String("example.com")},
-		}}), "", "")
+		}}), "UnsupportedFeatureException", "fsxWindowsFileServerVolumeConfiguration")
 	}},
 	{[]string{"volumes[].s3filesVolumeConfiguration.fileSystemArn", "volumes[].s3filesVolumeConfiguration.accessPointArn", "volumes[].s3filesVolumeConfiguration.rootDirectory", "volumes[].s3filesVolumeConfiguration.transitEncryptionPort"}, refused, "S3 Files are not built", func(w *world) {
-		w.refuses(volumes(types.Volume{Name: aws.String("s3"), S3filesVolumeConfiguration: &types.S3FilesVolumeConfiguration{FileSystemArn: aws.String("arn:aws:s3files:us-east-1:000000000000:file-system/fs-1")}}), "", "")
+		w.refuses(volumes(types.Volume{Name: aws.String("s3"), S3filesVolumeConfiguration: &types.S3FilesVolumeConfiguration{FileSystemArn: aws.String("arn:aws:s3files:us-east-1:000000000000:file-system/fs-1")}}), "UnsupportedFeatureException", "s3filesVolumeConfiguration")
 	}},
 }
