@@ -63,6 +63,59 @@ func TestAClusterFromCreationToCreationAgain(t *testing.T) {
 	}
 }
 
+func TestClusterConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	bucket := &ecs.ExecuteCommandLogConfiguration{S3BucketName: api.Ptr("b")}
+	for message, c := range map[string]ecs.ExecuteCommandConfiguration{
+		"You must set logging to 'OVERRIDE' when you supply a log configuration.": {Logging: ecs.ExecuteCommandLoggingDefault, LogConfiguration: bucket},
+		"You must supply a log configuration":                                     {Logging: ecs.ExecuteCommandLoggingOverride},
+		"Invalid logging":                                                         {Logging: "SOME"},
+	} {
+		_, err := w.ecs.CreateCluster(w.ctx, &ecs.CreateClusterInput{ClusterName: api.Ptr("demo"), Configuration: &ecs.ClusterConfiguration{ExecuteCommandConfiguration: &c}})
+		wantError(t, err, "InvalidParameterException", message)
+	}
+	made, err := w.ecs.CreateCluster(w.ctx, &ecs.CreateClusterInput{
+		ClusterName: api.Ptr("demo"), CapacityProviders: []string{"FARGATE", "FARGATE_SPOT"},
+		DefaultCapacityProviderStrategy: []ecs.CapacityProviderStrategyItem{{CapacityProvider: api.Ptr("FARGATE_SPOT"), Weight: api.Ptr(int32(1))}},
+		Configuration: &ecs.ClusterConfiguration{ExecuteCommandConfiguration: &ecs.ExecuteCommandConfiguration{
+			Logging: ecs.ExecuteCommandLoggingOverride, LogConfiguration: bucket}},
+	})
+	if err != nil || len(made.Cluster.CapacityProviders) != 2 || *made.Cluster.DefaultCapacityProviderStrategy[0].Base != 0 {
+		t.Fatalf("CreateCluster: %v %+v", err, made)
+	}
+	describe := func(include ...ecs.ClusterField) ecs.Cluster {
+		t.Helper()
+		out, err := w.ecs.DescribeClusters(w.ctx, &ecs.DescribeClustersInput{Clusters: []string{"demo"}, Include: include})
+		if err != nil || len(out.Clusters) != 1 {
+			t.Fatalf("DescribeClusters: %v %+v", err, out)
+		}
+		return out.Clusters[0]
+	}
+	if c := describe(); c.Configuration != nil || len(c.Settings) != 0 || len(c.Statistics) != 0 || c.AttachmentsStatus != nil || len(c.CapacityProviders) != 2 {
+		t.Errorf("plainly: %+v", c)
+	}
+	c := describe(ecs.ClusterFieldConfigurations, ecs.ClusterFieldSettings, ecs.ClusterFieldStatistics, ecs.ClusterFieldAttachments)
+	if *c.Configuration.ExecuteCommandConfiguration.LogConfiguration.S3BucketName != "b" || len(c.Settings) != 1 || len(c.Statistics) != 8 || *c.AttachmentsStatus != "UPDATE_COMPLETE" {
+		t.Errorf("with all: %+v", c)
+	}
+	_, err = w.ecs.UpdateCluster(w.ctx, &ecs.UpdateClusterInput{Cluster: api.Ptr("demo"), Configuration: &ecs.ClusterConfiguration{
+		ExecuteCommandConfiguration: &ecs.ExecuteCommandConfiguration{LogConfiguration: bucket}}})
+	wantError(t, err, "InvalidParameterException", "OVERRIDE")
+	for message, err := range map[string]error{
+		"Settings can not be empty": second(w.ecs.UpdateClusterSettings(w.ctx, &ecs.UpdateClusterSettingsInput{Cluster: api.Ptr("demo")})),
+		"Invalid cluster setting": second(w.ecs.UpdateClusterSettings(w.ctx, &ecs.UpdateClusterSettingsInput{Cluster: api.Ptr("demo"),
+			Settings: []ecs.ClusterSetting{{Name: ecs.ClusterSettingNameContainerInsights, Value: api.Ptr("sometimes")}}})),
+		"more than 100":            second(w.ecs.DescribeClusters(w.ctx, &ecs.DescribeClustersInput{Clusters: make([]string, 101)})),
+		"Cluster can not be blank": second(w.ecs.DeleteCluster(w.ctx, &ecs.DeleteClusterInput{})),
+		"must be between 1":        second(w.ecs.ListClusters(w.ctx, &ecs.ListClustersInput{MaxResults: api.Ptr(int32(0))})),
+	} {
+		wantError(t, err, "InvalidParameterException", message)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 // More container instances than a transaction can delete do not keep a cluster.
 func TestDeleteClusterOfManyHosts(t *testing.T) {
 	t.Parallel()

@@ -285,6 +285,10 @@ func (s *Service) describeInstance(v store.View, row store.Row[state.ContainerIn
 		taken = append(taken, port)
 	}
 	out.RemainingResources = resources(u.CPUFree, u.MemFree, taken)
+	if len(host.GPUIDs) > 0 {
+		out.RegisteredResources = append(out.RegisteredResources, stringSet("GPU", host.GPUIDs))
+		out.RemainingResources = append(out.RemainingResources, stringSet("GPU", freeGPUs(v, &host)))
+	}
 	for _, last := range tasksOn(v, ci) {
 		switch {
 		case last == lifecycle.Running:
@@ -294,6 +298,21 @@ func (s *Service) describeInstance(v store.View, row store.Row[state.ContainerIn
 		}
 	}
 	return out
+}
+
+// freeGPUs are those of a host that no task has to itself.
+func freeGPUs(v store.View, host *state.Host) []string {
+	free := slices.Clone(host.GPUIDs)
+	for p := range state.Placements.By(v, "host", host.ID) {
+		if rec, ok := state.Record(v, p.Key); ok && rec.Status.LastStatus != lifecycle.Stopped {
+			free = slices.DeleteFunc(free, func(id string) bool { return slices.Contains(p.Value.GPUIDs, id) })
+		}
+	}
+	return free
+}
+
+func stringSet(name string, values []string) ecs.Resource {
+	return ecs.Resource{Name: &name, Type: api.Ptr("STRINGSET"), DoubleValue: api.Ptr(0.0), LongValue: api.Ptr(int64(0)), IntegerValue: api.Ptr(int32(0)), StringSetValue: values}
 }
 
 // resources are a host's, in the form and order of ECS.
@@ -310,11 +329,8 @@ func resources(cpu, memory int64, ports []state.Port) []ecs.Resource {
 	whole := func(name string, n int64) ecs.Resource {
 		return ecs.Resource{Name: &name, Type: api.Ptr("INTEGER"), DoubleValue: api.Ptr(0.0), LongValue: api.Ptr(int64(0)), IntegerValue: api.Ptr(int32(n))}
 	}
-	strings := func(name string, values []string) ecs.Resource {
-		return ecs.Resource{Name: &name, Type: api.Ptr("STRINGSET"), DoubleValue: api.Ptr(0.0), LongValue: api.Ptr(int64(0)), IntegerValue: api.Ptr(int32(0)), StringSetValue: values}
-	}
 	return []ecs.Resource{
 		whole("CPU", cpu), whole("MEMORY", memory),
-		strings("PORTS", set("tcp")), strings("PORTS_UDP", set("udp")),
+		stringSet("PORTS", set("tcp")), stringSet("PORTS_UDP", set("udp")),
 	}
 }

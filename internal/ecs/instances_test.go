@@ -138,6 +138,9 @@ func TestAContainerInstanceIsDescribed(t *testing.T) {
 	if *left["CPU"].IntegerValue != 4096-3*256 || *left["MEMORY"].IntegerValue != 4096-3*128 || strings.Join(left["PORTS"].StringSetValue, ",") != "22,8080" {
 		t.Errorf("remaining: %+v", ci.RemainingResources)
 	}
+	if len(ci.RegisteredResources) != 4 {
+		t.Errorf("registered: %+v", ci.RegisteredResources)
+	}
 	w.orch.HostDisconnected(w.ctx, "h1")
 	if ci = w.instance("demo", arn, ecs.ContainerInstanceFieldContainerInstanceHealth); *ci.AgentConnected || ci.HealthStatus.OverallStatus != "INSUFFICIENT_DATA" {
 		t.Errorf("away: %+v", ci)

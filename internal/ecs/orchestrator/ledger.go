@@ -92,7 +92,10 @@ func (p *placer) facts(h *state.Host) placement.Host {
 }
 
 func instanceOf(ci *state.ContainerInstance) placement.Instance {
-	return placement.Instance{HostID: ci.HostID, Cluster: ci.ClusterARN, ARN: ci.ARN, Status: placement.InstanceStatus(ci.Status), Attributes: ci.Attributes}
+	return placement.Instance{
+		HostID: ci.HostID, Cluster: ci.ClusterARN, ARN: ci.ARN, Status: placement.InstanceStatus(ci.Status),
+		Attributes: ci.Attributes, RegisteredAt: ci.RegisteredAt,
+	}
 }
 
 // need is what a task of a Run asks of a host. A task on a named host, as of StartTask, asks for the
