@@ -14,7 +14,7 @@ var ErrNotFound = errors.New("no such object")
 // ErrCorrupt says that an object's bytes are not those that were put.
 var ErrCorrupt = errors.New("object is corrupt")
 
-// Store holds objects: bytes under a key, whole or not at all. A key is 1 to 1,024 bytes of UTF-8
+// Store holds objects: bytes under a key, whole or not at all. A key is 1 to MaxKey bytes of UTF-8
 // and orders byte by byte; slashes in it mean nothing to the store. Every method is safe for
 // concurrent use; of concurrent puts of one key the last to finish stays.
 type Store interface {
@@ -42,7 +42,9 @@ type Reader interface {
 // PutOptions go with an object's bytes.
 type PutOptions struct {
 	ContentType string
-	Metadata    map[string]string // names and values of the user's
+	// Metadata is names and values of the user's. It is taken when r has ended, so that a reader may add
+	// to it what it learnt of the bytes.
+	Metadata map[string]string
 	// IfNoneMatch stores only if there is no object of that key; otherwise the error is ErrExists.
 	IfNoneMatch bool
 }

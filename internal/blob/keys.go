@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKey is how long a key may be, in bytes. It is S3's limit.
-const MaxKey = 1024
+// MaxKey is how long a key may be, in bytes: 1,024 of S3's and what its service puts before them.
+const MaxKey = 1152
 
 // ErrInvalidKey says that a key is empty, longer than MaxKey or not UTF-8.
-var ErrInvalidKey = errors.New("key is not 1 to 1,024 bytes of UTF-8")
+var ErrInvalidKey = errors.New("key is not 1 to 1,152 bytes of UTF-8")
 
 func checkKey(key string) error {
 	if key == "" || len(key) > MaxKey || !utf8.ValidString(key) {

@@ -86,6 +86,9 @@ func writeObject(ctx context.Context, w io.Writer, key string, r io.Reader, o Pu
 		sums = binary.LittleEndian.AppendUint32(sums, crc32.Checksum(block, castagnoli))
 		size += int64(n)
 	}
+	if err := o.check(); err != nil { // again: r may have added to it
+		return Info{}, err
+	}
 	info := Info{Key: key, Size: size, ModifiedAt: time.Now().UTC(), ContentType: o.ContentType, Metadata: maps.Clone(o.Metadata)}
 	sum.Sum(info.MD5[:0])
 	d, err := json.Marshal(description{

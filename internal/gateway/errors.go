@@ -79,7 +79,10 @@ func (e *internal) Unwrap() error { return e.cause }
 func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, p api.Protocol, err error) api.Error {
 	if refused := (*sigv4.Error)(nil); errors.As(err, &refused) {
 		style := sigv4.JSON
-		if isXML(p) {
+		switch {
+		case p == api.RESTXML: // S3 is the only one served; Route 53 and CloudFront take Query's
+			style = sigv4.S3
+		case isXML(p):
 			style = sigv4.Query
 		}
 		code, status := refused.Code(style)
@@ -95,8 +98,11 @@ func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, p api
 		},
 		cause: err,
 	}
-	if models(svc, "ServerException") {
+	switch {
+	case models(svc, "ServerException"):
 		masked.Code = "ServerException"
+	case p == api.RESTXML:
+		masked.Code, masked.Message = "InternalError", "We encountered an internal error. Please try again."
 	}
 	attrs := []slog.Attr{slog.String("requestId", id)}
 	if svc != nil {

@@ -65,6 +65,9 @@ type Service struct {
 	// least one, or answers nil to leave the judgement to the service. A nil Invalid takes the service's
 	// InvalidParameterException if it has one, else the protocol's common error, with AWS's text.
 	Invalid func(op *api.Operation, vs []wire.Violation) error
+	// Prepare changes r.URL into what the model's templates are written for, before a request in a REST
+	// protocol is routed: S3's bucket may be in the host's name. Nil leaves it alone.
+	Prepare func(r *http.Request)
 }
 
 // Config is what a Gateway is made from.

@@ -29,6 +29,7 @@ type exchange struct {
 	r *http.Request
 
 	id        string
+	rest      *Service // of a request in a REST protocol, whose body is read late or streamed
 	body      []byte
 	route     wire.Route
 	principal caller.Principal
@@ -38,9 +39,11 @@ type exchange struct {
 // steps are what a request goes through, up to its answer.
 var steps = []func(*exchange) error{
 	(*exchange).guard,
+	(*exchange).findREST,
 	(*exchange).readBody,
 	(*exchange).findRoute,
 	(*exchange).authenticate,
+	(*exchange).readLate,
 	(*exchange).decode,
 	(*exchange).call,
 }
@@ -54,7 +57,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	e := &exchange{Gateway: g, w: w, r: r, id: uuid.NewString(), route: wire.Route{Protocol: fallback(r)}}
 	response, err := e.answer()
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTimeout)) // net/http ends it
+	e.paceAnswer(response)
 	// Written first, so that the client does not wait for the log.
 	if sent := response.Write(w); sent != nil && err == nil {
 		err = context.Canceled
@@ -100,6 +103,9 @@ func (e *exchange) guard() error {
 
 // readBody reads the body, and never more of it than any service takes.
 func (e *exchange) readBody() error {
+	if e.rest != nil {
+		return nil
+	}
 	_, limit := e.routing()
 	body, err := readBody(e.w, e.r, limit)
 	e.body = body
@@ -131,6 +137,11 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 // service that was meant.
 func (e *exchange) findRoute() error {
 	router, _ := e.routing()
+	if e.rest != nil {
+		route, err := router.Route(e.r, nil, e.rest.Descriptor.SigningName)
+		e.route = route
+		return err
+	}
 	_, _, scope := sigv4.Claim(e.r)
 	route, err := router.Route(e.r, e.body, scope.Service)
 	if err != nil && scope.Service != "" {
@@ -147,6 +158,9 @@ func (e *exchange) findRoute() error {
 
 // authenticate finds out who calls.
 func (e *exchange) authenticate() (err error) {
+	if e.rest != nil {
+		return e.authenticateREST()
+	}
 	if e.route.Operation.Unsigned && e.r.Header.Get("Authorization") == "" && !e.r.URL.Query().Has("X-Amz-Algorithm") {
 		e.principal = caller.Principal{Kind: caller.Anonymous, AccountID: e.cfg.Account, Region: e.cfg.Region}
 	} else if e.principal, err = e.identify(e.r, e.route.Service.SigningName, func() (string, error) { return hashOf(e.body), nil }); err != nil {
@@ -166,21 +180,27 @@ func (g *Gateway) identify(r *http.Request, signingName string, bodyHash func() 
 	if err != nil {
 		return caller.Principal{}, err
 	}
+	p, _, err := g.verify(r, s, signingName, bodyHash)
+	return p, err
+}
+
+// verify tells who made a signature, and the secret it was made with.
+func (g *Gateway) verify(r *http.Request, s *sigv4.Signature, signingName string, bodyHash func() (string, error)) (caller.Principal, string, error) {
 	secret, p, err := g.cfg.Credentials.Lookup(r.Context(), s.AccessKeyID, s.SessionToken)
 	if err != nil {
-		return caller.Principal{}, err
+		return caller.Principal{}, "", err
 	}
 	hash := ""
 	if s.CoversBody() {
 		if hash, err = bodyHash(); err != nil {
-			return caller.Principal{}, err
+			return caller.Principal{}, "", err
 		}
 	}
 	if err := g.verifier.Verify(r, s, secret, signingName, hash); err != nil {
-		return caller.Principal{}, err
+		return caller.Principal{}, "", err
 	}
 	p.Region = s.Scope.Region
-	return p, nil
+	return p, secret, nil
 }
 
 func hashOf(body []byte) string {

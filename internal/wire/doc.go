@@ -1,8 +1,8 @@
 // Package wire is AWS's wire protocols: bytes to the generated types of package api, and back.
 //
 // Every protocol is a [Protocol] and works from the schema alone (api.Shape), so a new service needs
-// no code here, and a new protocol none elsewhere. awsJson 1.0 and 1.1 and awsQuery are here; ec2Query,
-// restJson, restXml and rpcv2Cbor take their places in [ByName] beside them.
+// no code here, and a new protocol none elsewhere. awsJson 1.0 and 1.1, awsQuery and restXml are here;
+// ec2Query, restJson and rpcv2Cbor take their places in [ByName] beside them.
 //
 // The way of a request: [Router.Route] finds the service, the operation and the protocol it is in;
 // Protocol.DecodeRequest makes the input; [Validate], which is pure and optional, judges it against the

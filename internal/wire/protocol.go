@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -23,7 +24,8 @@ type Protocol interface {
 	// Match tells whether the request is in this protocol and meant for svc, and the name of the
 	// operation it asks for, which svc may not have.
 	Match(svc *api.Service, r *http.Request, body []byte) (operation string, ok bool)
-	// DecodeRequest answers a value of op.NewInput's type. Its errors are api.Errors.
+	// DecodeRequest answers a value of op.NewInput's type. Its errors are api.Errors. A streaming member
+	// is r.Body itself; body is not looked at then.
 	DecodeRequest(op *api.Operation, r *http.Request, body []byte) (in any, err error)
 	// EncodeResponse encodes a value of op.NewOutput's type; nil is an empty output.
 	EncodeResponse(svc *api.Service, op *api.Operation, out any, requestID string) (*Response, error)
@@ -43,6 +45,8 @@ func ByName(name api.Protocol) Protocol {
 		return awsJSON11
 	case api.AWSQuery:
 		return awsQuery{}
+	case api.RESTXML:
+		return restXML{}
 	}
 	return nil
 }
@@ -52,6 +56,8 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	// Stream takes Body's place when it is not nil. Write closes it.
+	Stream io.ReadCloser
 }
 
 // Write sends the answer.
@@ -60,9 +66,19 @@ func (r *Response) Write(w http.ResponseWriter) error {
 	for k, v := range r.Header {
 		h[k] = v
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(r.Body))}
+	if r.Stream != nil {
+		defer r.Stream.Close()
+	} else if h["Content-Length"] == nil && r.Status != http.StatusNoContent && r.Status != http.StatusNotModified {
+		h["Content-Length"] = []string{strconv.Itoa(len(r.Body))}
+	}
 	w.WriteHeader(r.Status)
-	if _, err := w.Write(r.Body); err != nil {
+	var err error
+	if r.Stream != nil {
+		_, err = io.Copy(w, r.Stream)
+	} else if len(r.Body) > 0 {
+		_, err = w.Write(r.Body)
+	}
+	if err != nil {
 		return fmt.Errorf("writing the response: %w", err)
 	}
 	return nil

@@ -59,7 +59,13 @@ type Signature struct {
 }
 
 // CoversBody tells whether verifying needs the hash of the body.
-func (s *Signature) CoversBody() bool { return s.payload != UnsignedPayload }
+func (s *Signature) CoversBody() bool {
+	return s.payload != UnsignedPayload && framing(s.payload) == plain
+}
+
+// Payload is the hash of the body that the request declares, or what stands in its place: UnsignedPayload
+// or one of the STREAMING- kinds; "" when it declares none.
+func (s *Signature) Payload() string { return s.payload }
 
 // Parse finds the signature of r. It reads neither the body nor the clock. Errors are [*Error].
 func Parse(r *http.Request) (*Signature, error) {
@@ -74,7 +80,7 @@ func Parse(r *http.Request) (*Signature, error) {
 	}
 	switch {
 	case len(header) == 0 && !presigned:
-		return nil, &Error{MissingToken, "Missing Authentication Token"}
+		return nil, &Error{Fault: MissingToken, Message: "Missing Authentication Token"}
 	case len(header) > 1 || len(header) == 1 && presigned:
 		return nil, incomplete("Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, " +
 			"Signature query string parameter or the Authorization header should be specified")
@@ -192,9 +198,9 @@ func (s *Signature) complete(r *http.Request, credential string) (*Signature, er
 	}
 	switch {
 	case s.payload == "", s.payload == UnsignedPayload, isHex64(s.payload):
+	case s.Scope.Service == "s3" && framing(s.payload) != plain: // see Body
 	case strings.HasPrefix(s.payload, "STREAMING-"):
-		// The chunks' signatures chain from this one, so this is where a streaming verifier starts.
-		return nil, &Error{UnsupportedPayload, "A payload signed in chunks (x-amz-content-sha256: STREAMING-…) is not supported by this service."}
+		return nil, &Error{Fault: UnsupportedPayload, Message: "A payload signed in this way (x-amz-content-sha256: STREAMING-…) is not supported by this service."}
 	default:
 		return nil, incomplete("x-amz-content-sha256 must be UNSIGNED-PAYLOAD, or a valid sha256 value.")
 	}

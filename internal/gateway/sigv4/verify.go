@@ -33,8 +33,8 @@ func (v *Verifier) Verify(r *http.Request, s *Signature, secret, service, bodyHa
 		hash = UnsignedPayload // S3's rule: whoever presigns does not know the body yet
 	case hash == "":
 		hash = bodyHash
-	case hash != UnsignedPayload && subtle.ConstantTimeCompare([]byte(hash), []byte(bodyHash)) != 1:
-		return invalid("The provided 'x-amz-content-sha256' header does not match what was computed.")
+	case s.CoversBody() && subtle.ConstantTimeCompare([]byte(hash), []byte(bodyHash)) != 1:
+		return invalid("The provided 'x-amz-content-sha256' header does not match what was computed.").inS3("XAmzContentSHA256Mismatch")
 	}
 	id := keyID{secret, s.Scope}
 	key, cached := v.keys.get(id)
@@ -65,12 +65,16 @@ func (s *Signature) current(now time.Time) error {
 		life = s.Expires
 	}
 	if earliest := now.Add(-life); s.Time.Before(earliest) {
+		code := "RequestTimeTooSkewed"
+		if s.Presigned {
+			code = "AccessDenied"
+		}
 		return invalid(fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - %s.)",
-			s.Time.Format(timeFormat), earliest.Format(timeFormat), now.Format(timeFormat), span(life)))
+			s.Time.Format(timeFormat), earliest.Format(timeFormat), now.Format(timeFormat), span(life))).inS3(code)
 	}
 	if latest := now.Add(Skew); s.Time.After(latest) {
 		return invalid(fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + %s.)",
-			s.Time.Format(timeFormat), latest.Format(timeFormat), now.Format(timeFormat), span(Skew)))
+			s.Time.Format(timeFormat), latest.Format(timeFormat), now.Format(timeFormat), span(Skew))).inS3("RequestTimeTooSkewed")
 	}
 	return nil
 }

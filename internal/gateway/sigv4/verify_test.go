@@ -198,7 +198,7 @@ func TestRefused(t *testing.T) {
 		{"body changed", base, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("[]")) }, Invalid, "does not match"},
 		{"body changed under a declared hash", job{method: "PUT", url: "http://h/b/k", body: []byte("x"), region: "us-east-1", service: "s3", payload: hashOf([]byte("x"))},
 			func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("y")) }, Invalid, "'x-amz-content-sha256' header does not match"},
-		{"chunked", job{method: "PUT", url: "http://h/b/k", region: "us-east-1", service: "s3", payload: "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, nil, UnsupportedPayload, "signed in chunks"},
+		{"chunked", job{method: "PUT", url: "http://h/b/k", region: "us-east-1", service: "s3", payload: "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"}, nil, UnsupportedPayload, "signed in this way"},
 		{"nonsense hash", job{method: "PUT", url: "http://h/b/k", region: "us-east-1", service: "s3", payload: "abc"}, nil, Incomplete, "must be UNSIGNED-PAYLOAD"},
 		{"broken query", base, func(r *http.Request) { r.URL.RawQuery = "a=%zz" }, Incomplete, "percent-encoded"},
 		{"too old", at(base, -16*time.Minute), nil, Invalid, "Signature expired: "},
