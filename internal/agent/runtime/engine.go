@@ -45,6 +45,7 @@ import (
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
 	bolt "go.etcd.io/bbolt"
+	"google.golang.org/grpc"
 
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
@@ -71,7 +72,8 @@ type engine struct {
 
 	listener net.Listener
 	server   *ttrpc.Server
-	closers  []io.Closer // in the order opened
+	api      *grpc.Server // nil: not served
+	closers  []io.Closer  // in the order opened
 	cancel   context.CancelFunc
 	serving  sync.WaitGroup
 }
@@ -109,8 +111,8 @@ var loading sync.Mutex
 // openEngine starts containerd with its durable state in root and its volatile state in run. It
 // re-connects to the shims it finds. watch, if not nil, is called as soon as events can be
 // subscribed to, before shims found dead are cleaned up. created names the containers that had been
-// created when the last engine closed.
-func openEngine(ctx context.Context, root, run string, created []string, watch func(*exchange.Exchange)) (_ *engine, err error) {
+// created when the last engine closed. With socket, its API is served in run.
+func openEngine(ctx context.Context, root, run string, socket bool, created []string, watch func(*exchange.Exchange)) (_ *engine, err error) {
 	loading.Lock()
 	defer loading.Unlock()
 
@@ -140,7 +142,8 @@ func openEngine(ctx context.Context, root, run string, created []string, watch f
 
 	var ready sync.WaitGroup
 	loaded := plugin.NewPluginSet()
-	graph := registry.Graph(func(r *plugin.Registration) bool { return !slices.Contains(enginePlugins, r.URI()) })
+	wanted := pluginsFor(socket)
+	graph := registry.Graph(func(r *plugin.Registration) bool { return !slices.Contains(wanted, r.URI()) })
 	for _, p := range graph {
 		id := p.URI()
 		ic := plugin.NewContext(ctx, loaded, map[string]string{
@@ -181,8 +184,8 @@ func openEngine(ctx context.Context, root, run string, created []string, watch f
 			}
 		}
 	}
-	if len(graph) != len(enginePlugins) {
-		return nil, fmt.Errorf("containerd has %d of the %d plugins needed", len(graph), len(enginePlugins))
+	if len(graph) != len(wanted) {
+		return nil, fmt.Errorf("containerd has %d of the %d plugins needed", len(graph), len(wanted))
 	}
 	ready.Wait()
 	if err := e.connect(loaded); err != nil {
@@ -190,6 +193,11 @@ func openEngine(ctx context.Context, root, run string, created []string, watch f
 	}
 	if err := e.listen(ctx, loaded, ttrpcPath); err != nil {
 		return nil, err
+	}
+	if socket {
+		if err := e.serve(loaded, run); err != nil {
+			return nil, err
+		}
 	}
 	return e, nil
 }
@@ -317,6 +325,9 @@ func (e *engine) listen(ctx context.Context, loaded *plugin.Set, path string) er
 // close ends the engine; shims and containers stay.
 func (e *engine) close() error {
 	var errs []error
+	if e.api != nil {
+		e.api.Stop()
+	}
 	if e.server != nil {
 		errs = append(errs, e.server.Close())
 	}

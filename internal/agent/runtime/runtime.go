@@ -52,6 +52,8 @@ type Config struct {
 	// DockerConfig is the configuration file with the registries' credentials; empty: config.json in
 	// $DOCKER_CONFIG or ~/.docker.
 	DockerConfig string
+	// NoSocket keeps containerd's API, at SocketName in RunDir, from being served.
+	NoSocket bool
 	// CDIDir is a further directory of CDI specifications, besides /etc/cdi and /var/run/cdi, whose
 	// entries it overrides; empty: none.
 	CDIDir string
@@ -146,7 +148,7 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.engine, err = openEngine(r.call(ctx), config.Root, config.RunDir, createdOf(left), r.watch)
+	r.engine, err = openEngine(r.call(ctx), config.Root, config.RunDir, !config.NoSocket, createdOf(left), r.watch)
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded containerd: %w", err)
 	}
