@@ -242,24 +242,33 @@ func readRecord(dir string) (r record, ok bool, err error) {
 		return r, false, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &r)
+		r, err = parseRecord(b)
 	}
 	if err != nil {
 		return r, false, fmt.Errorf("read what endpoint %s has: %w", dir, err)
 	}
-	if r.Schema > schema {
-		return r, false, fmt.Errorf("endpoint %s has schema %d, newer than %d", dir, r.Schema, schema)
-	}
-	return r, true, r.valid()
+	return r, true, nil
 }
 
-// valid guards against a record that would make ports of its own.
+func parseRecord(b []byte) (r record, err error) {
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, err
+	}
+	if r.Schema > schema {
+		return r, fmt.Errorf("it has schema %d, newer than %d", r.Schema, schema)
+	}
+	return r, r.valid()
+}
+
+// valid tells whether the bindings are of ports that exist.
 func (r record) valid() error {
+	if len(r.Bindings) > 0 && !r.Address.Is4() {
+		return errors.New("it has ports, but no address")
+	}
 	for _, b := range r.Bindings {
-		last := portRange{First: b.Host, Last: b.Host + b.Count - 1}
-		inside := portRange{First: b.Container, Last: b.Container + b.Count - 1}
-		if b.Count == 0 || last.First == 0 || inside.First == 0 || last.Last < last.First || inside.Last < inside.First || !r.Address.Is4() {
-			return fmt.Errorf("the endpoint's record has an impossible binding %+v", b)
+		const ports = 1 << 16
+		if b.Count == 0 || b.Host == 0 || b.Container == 0 || int(b.Host)+int(b.Count) > ports || int(b.Container)+int(b.Count) > ports {
+			return fmt.Errorf("it has the impossible binding %+v", b)
 		}
 	}
 	return nil

@@ -106,6 +106,7 @@ func TestBridgeReachability(t *testing.T) {
 	if seen, err := knock(web, taskIP+":80"); err != nil || seen == webC.IPv4 {
 		t.Errorf("container to awsvpc task: seen as %q; %v", seen, err)
 	}
+	var tries sync.WaitGroup
 	for _, c := range []struct {
 		name string
 		ns   int
@@ -115,10 +116,13 @@ func TestBridgeReachability(t *testing.T) {
 		{"awsvpc task to container", task, webC.IPv4 + ":80"},
 		{"container to its own loopback", web, "127.0.0.1:8080"},
 	} {
-		if seen, err := knock(c.ns, c.to); err == nil {
-			t.Errorf("%s: succeeded, as %s", c.name, seen)
-		}
+		tries.Go(func() {
+			if seen, err := knock(c.ns, c.to); err == nil {
+				t.Errorf("%s: succeeded, as %s", c.name, seen)
+			}
+		})
 	}
+	tries.Wait()
 	if want := []*dispatchpb.PortMapping{{BindIp: "0.0.0.0", ContainerPort: 80, HostPort: 8080, Protocol: "tcp"}}; fmt.Sprint(webC.Bindings) != fmt.Sprint(want) {
 		t.Errorf("bindings %v, want %v", webC.Bindings, want)
 	}
@@ -301,6 +305,32 @@ func TestBridgePortsAreHeld(t *testing.T) {
 	expect(nil)
 }
 
+// A port that somebody else took while no process held it leads to the container all the same, and is
+// held once it is free.
+func TestBridgePortTakenMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	cfg := h.config(t, "0000b00b")
+	n := h.open(t, cfg)
+	ns, _ := h.connect(t, n, "c", tcp(8080, 80))
+	answer(t, ns, "0.0.0.0:80", "container")
+	n.Close()
+	var thief net.Listener
+	must(t, inNetNS(h.ns, func() (err error) {
+		thief, err = net.Listen("tcp4", ":8080")
+		return err
+	}))
+	n = h.open(t, cfg)
+	if seen, err := knock(h.world, h.uplinkIP+":8080"); err != nil || seen != "container "+h.worldIP {
+		t.Errorf("answered %q, %v", seen, err)
+	}
+	thief.Close()
+	n.holdAgain() // as the watcher does now and then
+	if seen, err := knock(h.ns, "[::1]:8080"); err != nil || !strings.HasPrefix(seen, "container ") {
+		t.Errorf("through the held socket: %q, %v", seen, err)
+	}
+}
+
 func TestBridgeIsolated(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -428,6 +458,7 @@ func TestBridgeLeftovers(t *testing.T) {
 			r, _ := n.endpoints.get(key)
 			must(t, n.mapPorts(r.mappings(), false))
 		},
+		"no record": func(t *testing.T, _ *host, n *Network, dir string) { must(t, os.Remove(dir+"/endpoint.json")) },
 		"no table": func(t *testing.T, h *host, n *Network, _ string) {
 			c, err := n.nftables()
 			must(t, err)
@@ -461,6 +492,81 @@ func TestBridgeLeftovers(t *testing.T) {
 			}
 			must(t, n.Disconnect(t.Context(), "task", "c"))
 		})
+	}
+}
+
+// Reset removes all, the endpoints of an earlier process included.
+func TestBridgeReset(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	empty := h.state(t)
+	cfg := h.config(t, "0000b009")
+	n := h.open(t, cfg)
+	h.connect(t, n, "a", &dispatchpb.PortMapping{ContainerPortRange: "1000-1999"}, udp(53, 53))
+	h.connect(t, n, "b")
+	if k := len(mapped4(t, h, n)); k != 1001 {
+		t.Errorf("%d ports are mapped", k)
+	}
+	n.Close()
+	n = h.open(t, cfg)
+	if k := len(mapped4(t, h, n)); k != 1001 {
+		t.Errorf("%d ports are mapped after a restart", k)
+	}
+	_, err := n.ServeMetadata(t.Context(), 1)
+	must(t, err)
+	must(t, n.Reset(t.Context()))
+	if got := h.state(t); got != empty {
+		t.Errorf("after reset:\n%s\nat first:\n%s", got, empty)
+	}
+	if k := mounts(t, cfg.RunDir); k != 0 {
+		t.Errorf("%d mounts are left", k)
+	}
+	if left, err := namesIn(cfg.RunDir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestBridgeConcurrently(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	n := h.open(t, h.config(t, "0000b00a"))
+	opened := h.state(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[string]string{} // host port and address to container
+	for i := range 24 {
+		wg.Go(func() {
+			c := fmt.Sprint("c", i/2) // two at a time for each
+			got, err := n.Connect(t.Context(), agent.Endpoint{TaskID: "task", Container: c, Ports: []*dispatchpb.PortMapping{tcp(0, 80)}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, k := range []string{got.IPv4, fmt.Sprint(got.Bindings[0].HostPort)} {
+				if seen[k] != "" && seen[k] != c {
+					t.Errorf("%s and %s both have %s", c, seen[k], k)
+				}
+				seen[k] = c
+			}
+		})
+	}
+	wg.Wait()
+	list, err := n.Connected(t.Context())
+	if err != nil || len(list) != 12 || len(seen) != 24 {
+		t.Errorf("connected: %v, %v; seen %v", list, err, seen)
+	}
+	for _, e := range list {
+		wg.Go(func() {
+			if err := n.Disconnect(t.Context(), e.TaskID, e.Container); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := h.state(t); got != opened {
+		t.Errorf("after disconnecting:\n%s\nbefore:\n%s", got, opened)
 	}
 }
 

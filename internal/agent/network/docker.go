@@ -21,7 +21,9 @@ import (
 // come in is our own table's to say. No other rule is touched.
 //
 // The chain is in the nftables table that iptables-nft makes, or in legacy iptables. The rules are
-// written as iptables writes them, so that it goes on to list them.
+// written as iptables writes them, so that it goes on to list them. What they accept, Docker's own rules
+// for forwarding see no more; since its version 28 others than these keep unpublished ports of its
+// containers from the rest of the host's networks.
 const (
 	dockerTable = "filter"
 	dockerChain = "DOCKER-USER"

@@ -22,7 +22,8 @@ import (
 type portTable struct {
 	mu     sync.Mutex
 	held   map[portKey]*hold
-	last   uint16 // the last one chosen
+	lost   map[portKey]bool // which somebody else has, as was told
+	last   uint16           // the last one chosen
 	closed bool
 }
 
@@ -138,41 +139,47 @@ func cannotBind(port uint16, err error) error {
 // holdAgain holds the ports of all endpoints that are not held. Where somebody else has come to have
 // one, the container is still reached, but for IPv6.
 func (n *Network) holdAgain() {
+	type wish struct {
+		owner string
+		to    netip.AddrPort
+	}
+	n.ports.mu.Lock() // first, so that what is wanted is not released meanwhile
+	defer n.ports.mu.Unlock()
+	if n.ports.closed {
+		return
+	}
+	wanted := map[portKey]wish{}
 	n.endpoints.mu.Lock()
-	wanted := map[portKey]mapping{}
-	owners := map[portKey]string{}
 	for key, r := range n.endpoints.records {
 		if r.leaving {
 			continue
 		}
 		for _, m := range r.mappings() {
-			k := portKey{m.protocol, m.port}
-			wanted[k], owners[k] = m, key
+			if k := (portKey{m.protocol, m.port}); n.ports.held[k] == nil {
+				wanted[k] = wish{key, m.to}
+			}
 		}
 	}
 	n.endpoints.mu.Unlock()
-	n.ports.mu.Lock()
-	defer n.ports.mu.Unlock()
-	if n.ports.closed {
-		return
-	}
-	for k := range n.ports.held {
-		delete(wanted, k)
-	}
 	if len(wanted) == 0 {
 		return
 	}
+	lost := map[portKey]bool{}
 	err := n.onHost(func() error {
-		for k, m := range wanted {
+		for k, w := range wanted {
 			socket, err := listen(k)
 			if err != nil {
-				n.log.Debug("a mapped port cannot be held", "port", k.port, "error", err)
+				if !n.ports.lost[k] {
+					n.log.Warn("a mapped port cannot be held", "endpoint", w.owner, "port", k.port, "error", err)
+				}
+				lost[k] = true
 				continue
 			}
-			n.keep(k, &hold{owner: owners[k], socket: socket}, m.to)
+			n.keep(k, &hold{owner: w.owner, socket: socket}, w.to)
 		}
 		return nil
 	})
+	n.ports.lost = lost
 	if err != nil {
 		n.log.Warn("cannot hold the mapped ports", "error", err)
 	}

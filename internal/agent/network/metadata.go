@@ -16,8 +16,9 @@ import (
 // loopback can be reached so.
 //
 // hostMode tells whether the host's own processes, and with them the containers of network mode host,
-// are led there too. That is so for one instance of a host, the first; containers of the others must be
-// given a URL that names the loopback address and the port.
+// are led there too. That is so for one instance of a host, the first, and where the host has a route to
+// that address, as a default route is; otherwise containers of network mode host must be given a URL that
+// names the loopback address and the port.
 //
 // It holds until Close or Reset. A crash leaves the redirect as it is, until the next Open.
 func (n *Network) ServeMetadata(ctx context.Context, port uint16) (hostMode bool, err error) {
@@ -42,8 +43,12 @@ func (n *Network) ServeMetadata(ctx context.Context, port uint16) (hostMode bool
 }
 
 // claimHostMetadata claims the redirect for the host's processes. It is nil if that is another
-// instance's, which runs, or has died and left its rules.
+// instance's, which runs, or has died and left its rules; or if there is no way out that would be
+// redirected.
 func (n *Network) claimHostMetadata() (*claim, error) {
+	if routes, err := n.nl.RouteGet(metadataAddr.AsSlice()); err != nil || len(routes) == 0 {
+		return nil, nil
+	}
 	f, err := lockFile(filepath.Join(n.cfg.PoolDir, metadataAddr.String()+".lock"))
 	if err == unix.EWOULDBLOCK {
 		return nil, nil

@@ -46,8 +46,13 @@ func (n *Network) watch() {
 	n.watcher.running.Go(func() {
 		ticker := time.NewTicker(lookInterval)
 		defer ticker.Stop()
+		told := ""
 		for ctx.Err() == nil {
-			if err := n.repair(); err != nil {
+			switch err := n.repair(); {
+			case err == nil:
+				told = ""
+			case err.Error() != told: // the same one is told once
+				told = err.Error()
 				n.log.Warn("the host's network is not as it should be", "error", err)
 			}
 			select {
