@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	ecsapi "github.com/berthhq/berth/api/ecs"
+	s3api "github.com/berthhq/berth/api/s3"
 	stsapi "github.com/berthhq/berth/api/sts"
 	"github.com/berthhq/berth/internal/blob"
 	"github.com/berthhq/berth/internal/dispatch"
@@ -25,6 +27,7 @@ import (
 	"github.com/berthhq/berth/internal/gateway"
 	"github.com/berthhq/berth/internal/gateway/keyring"
 	"github.com/berthhq/berth/internal/instance"
+	"github.com/berthhq/berth/internal/s3"
 	"github.com/berthhq/berth/internal/store"
 	"github.com/berthhq/berth/internal/sts"
 )
@@ -82,7 +85,8 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 			p.close()
 		}
 	}()
-	if p.store, err = store.Open(ctx, store.Config{Dir: in.Path("etcd"), Logger: log.With("room", "store")}, state.Tables()...); err != nil {
+	if p.store, err = store.Open(ctx, store.Config{Dir: in.Path("etcd"), Logger: log.With("room", "store")},
+		slices.Concat(state.Tables(), s3.Tables())...); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", in.Path("etcd"), err)
 	}
 	if p.keys, err = keyring.Open(in.Path("keys"), set.account); err != nil {
@@ -93,7 +97,8 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	}
 	p.archive = history.NewArchive(p.blob)
 	p.orch = orchestrator.New(orchestrator.Config{
-		Store: p.store, ServerID: in.ID, Archive: p.archive, Logger: log.With("room", "orchestrator"),
+		Store: p.store, ServerID: in.ID, Archive: p.archive,
+		Recorder: history.NewRecorder(p.archive, p.store, log.With("room", "history")), Logger: log.With("room", "orchestrator"),
 	})
 	if p.gateway, err = gateway.New(gateway.Config{
 		Account: set.account, Region: set.region, Credentials: p.keys, Dev: set.dev,
@@ -104,14 +109,20 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	ecsService := ecs.New(ecs.Config{
 		Store: p.store, Orchestrator: p.orch, SharedKernelFargate: set.dev, Logger: log.With("room", "ecs"),
 	})
+	objects := s3.New(s3.Config{Store: p.store, Blobs: p.blob, Logger: log.With("room", "s3")})
 	if err := errors.Join(
 		p.gateway.Register(gateway.Service{Descriptor: ecsapi.Descriptor, Implementation: ecsService, Invalid: ecs.Invalid}),
 		p.gateway.Register(gateway.Service{Descriptor: stsapi.Descriptor, Implementation: sts.New(p.keys, set.dev)}),
+		p.gateway.Register(gateway.Service{
+			Descriptor: s3api.Descriptor, Implementation: objects, MaxBody: s3.MaxBody, Invalid: s3.Invalid, Prepare: s3.Prepare(),
+		}),
 	); err != nil {
 		return nil, err
 	}
 	if set.dev {
-		p.gateway.Mount("POST /_berth/reset", p.gateway.Authenticated(p.gateway.Reset(p.orch.Clear)))
+		p.gateway.Mount("POST /_berth/reset", p.gateway.Authenticated(p.gateway.Reset(func(ctx context.Context, account string) error {
+			return errors.Join(p.orch.Clear(ctx, account), objects.Clear(ctx, account))
+		})))
 	} else {
 		p.gateway.Mount("POST /_berth/reset", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "POST /_berth/reset is for berth up --dev alone", http.StatusNotFound)
@@ -125,6 +136,7 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 		ServerID: in.ID, Assigner: assigner{p.orch, p.feed}, Logger: log.With("room", "dispatch"),
 		Reporter: dispatch.APIReporter{ECS: ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")}, Observer: p.orch},
 		ECS:      ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
+		S3:       s3api.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
 	})
 	p.archiver = history.NewArchiver(p.store, p.archive, p.dispatch, log.With("room", "history"))
 	socket := in.Run("dispatch.sock")

@@ -202,48 +202,45 @@ func (r *renderer) containers(e history.Explanation) {
 	}
 }
 
-// verdicts prints a run's hosts: a column for each filter, if all are known, else why each was refused.
+// verdicts prints a run's hosts, with a column for each filter that any of them was asked.
 func (r *renderer) verdicts(e history.Explanation) {
 	if len(e.Verdicts) == 0 {
 		return
 	}
-	checks := e.Verdicts[0].Checks
-	t := table{title: "HOSTS, NEAREST FIRST", head: []string{"HOST", "VERDICT"}}
-	if len(checks) == 0 {
-		t.head = append(t.head, "")
-	}
-	for _, c := range checks {
-		t.head = append(t.head, strings.ToUpper(c.Filter))
+	t := table{title: "HOSTS, NEAREST FIRST", head: []string{"HOST", "FOR", "VERDICT"}}
+	column := map[string]int{}
+	for _, v := range e.Verdicts {
+		for _, c := range v.Checks {
+			if _, known := column[c.Filter]; !known {
+				column[c.Filter] = len(t.head)
+				t.head = append(t.head, strings.ToUpper(c.Filter))
+			}
+		}
 	}
 	for _, v := range e.Verdicts {
-		cells := []string{cmp.Or(v.Hostname, shortID(v.HostID)), cmp.Or(v.Reason, "fits")}
-		if len(checks) == 0 {
-			cells = append(cells, v.Detail)
-		}
+		cells := make([]string, len(t.head))
+		bad := map[int]bool{2: v.Reason != ""}
+		cells[0], cells[1] = cmp.Or(v.Hostname, shortID(v.HostID)), v.Provider
+		cells[2] = cmp.Or(strings.TrimSuffix(v.Reason, " placement constraint unsatisfied"), "fits")
 		for _, c := range v.Checks {
-			cells = append(cells, verdictCell(c))
+			at := column[c.Filter]
+			switch {
+			case c.OK && cells[at] == "":
+				cells[at] = "ok"
+			case !c.OK && bad[at]:
+				cells[at] += "; " + c.Detail
+			case !c.OK:
+				cells[at], bad[at] = cmp.Or(c.Detail, "no"), true
+			}
 		}
 		t.add(cells...)
-		t.colour(1, r.paint.bad(cells[1]))
-		for i, c := range v.Checks {
-			if !c.OK {
-				t.colour(2+i, r.paint.bad(cells[2+i]))
+		for i, text := range cells {
+			if bad[i] {
+				t.colour(i, r.paint.bad(text))
 			}
 		}
 	}
 	r.table(&t)
-}
-
-func verdictCell(c history.Check) string {
-	switch {
-	case c.OK && c.Detail == "":
-		return "ok"
-	case c.OK:
-		return c.Detail
-	case c.Detail == "":
-		return "no"
-	}
-	return "NO: " + c.Detail
 }
 
 // printable keeps a container's output from steering the terminal.

@@ -20,6 +20,7 @@ import (
 	"github.com/berthhq/berth/internal/caller"
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
 	"github.com/berthhq/berth/internal/ecs/orchestrator"
+	"github.com/berthhq/berth/internal/ecs/placement"
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/ecs/taskdef"
 	"github.com/berthhq/berth/internal/store"
@@ -43,7 +44,7 @@ func (s *Service) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 	provided := run.Tasks[0].CapacityProvider != "" && run.Tasks[0].LaunchType != ecs.LaunchTypeFargate
 	switch {
 	case errors.Is(err, orchestrator.ErrNoInstances) && run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
-		return &ecs.RunTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{noCapacity()}}, nil
+		return &ecs.RunTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{withDetail(noCapacity(), "", run.RequestID)}}, nil
 	case errors.Is(err, orchestrator.ErrNoInstances) && provided:
 		return nil, errEmptyProvider()
 	case err != nil:
@@ -121,12 +122,40 @@ func failures(placed orchestrator.Placed, run orchestrator.Run, cluster store.Ke
 	for _, v := range placed.Failures {
 		switch {
 		case run.Tasks[0].LaunchType == ecs.LaunchTypeFargate:
-			return []ecs.Failure{noCapacity()}
+			return []ecs.Failure{withDetail(noCapacity(), "", run.RequestID)}
 		case v.Considered() || len(run.Hosts) > 0:
-			out = append(out, failure(instanceARN(cluster.Scope, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason)))
+			f := failure(instanceARN(cluster.Scope, cluster.ID, v.InstanceARN, v.HostID), string(v.Reason))
+			out = append(out, withDetail(f, shortfall(v), run.RequestID))
 		}
 	}
 	return out
+}
+
+// shortfall says by how much a host cannot take the task; empty: the reason says it all.
+func shortfall(v placement.Verdict) string {
+	units := map[placement.Reason]string{placement.CPU: "CPU units", placement.Memory: "MiB", placement.GPU: "GPUs"}
+	if unit, ok := units[v.Reason]; ok {
+		return fmt.Sprintf("The task needs %d %s and %d are free. ", v.Needed, unit, max(v.Free, 0))
+	}
+	switch v.Reason {
+	case placement.Attribute:
+		return "The container instance lacks " + v.Lacks + ". "
+	case placement.MemberOf:
+		return "It does not satisfy " + v.Lacks + ". "
+	}
+	return ""
+}
+
+// withDetail adds to a failure what is known of it, and where there is more: AWS leaves the member to
+// free text.
+func withDetail(f ecs.Failure, known, requestID string) ecs.Failure {
+	if requestID != "" {
+		known += "All hosts by all filters: berth explain " + requestID
+	}
+	if known = strings.TrimSpace(known); known != "" {
+		f.Detail = &known
+	}
+	return f
 }
 
 func noCapacity() ecs.Failure {
@@ -151,10 +180,13 @@ func (s *Service) StartTask(ctx context.Context, in *ecs.StartTaskInput) (*ecs.S
 	snap := s.store.Snapshot()
 	out := &ecs.StartTaskOutput{Tasks: []ecs.Task{}, Failures: []ecs.Failure{}}
 	for _, ref := range in.ContainerInstances {
-		id, ok := resourceID(cluster.Scope, "container-instance", cluster.ID, ref)
-		row, found := state.ContainerInstances.Get(snap, store.K(cluster.Scope, cluster.ID+"/"+id))
-		if !ok || !found {
+		row, ok := findInstance(snap, cluster, ref)
+		switch {
+		case !ok:
 			out.Failures = append(out.Failures, missing(instanceRef(cluster, ref)))
+			continue
+		case row.Value.Status == inactive:
+			out.Failures = append(out.Failures, failure(row.Value.ARN, inactive))
 			continue
 		}
 		run.Hosts = append(run.Hosts, row.Value.HostID)

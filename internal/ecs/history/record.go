@@ -182,37 +182,3 @@ func (t *Task) Failed() bool {
 	}
 	return true
 }
-
-// Run is a call of RunTask or StartTask of which some task found no place.
-type Run struct {
-	ID         string    `json:"id"` // of the request, which the client sees as x-amzn-RequestId
-	At         time.Time `json:"at"`
-	Account    string    `json:"account"`
-	Region     string    `json:"region"`
-	Cluster    string    `json:"cluster"`
-	Definition string    `json:"definition"` // family:revision
-	LaunchType string    `json:"launchType"`
-	Group      string    `json:"group,omitempty"`
-	By         string    `json:"by"`     // principal's ARN
-	Asked      int       `json:"asked"`  // tasks
-	Placed     int       `json:"placed"` // of them
-	Needs      string    `json:"needs"`  // "256 CPU units, 512 MiB, port 80/tcp"
-	Verdicts   []Verdict `json:"verdicts"`
-}
-
-// Verdict is what became of one host as a place for the run's tasks.
-type Verdict struct {
-	HostID   string  `json:"hostId"`
-	Hostname string  `json:"hostname,omitempty"`
-	Instance string  `json:"instance,omitempty"` // ARN; empty: the host has not been used by the cluster
-	Reason   string  `json:"reason"`             // as in RunTask's failures
-	Detail   string  `json:"detail,omitempty"`   // by how much
-	Checks   []Check `json:"checks,omitempty"`   // every filter, in the order in which they are applied
-}
-
-// Check is what one filter says of one host.
-type Check struct {
-	Filter string `json:"filter"` // "agent", "cpu", "memory", …
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"` // "needs 512, 256 free"
-}
