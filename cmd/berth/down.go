@@ -144,6 +144,7 @@ func (o *options) reset(c *cobra.Command, in *instance.Instance) error {
 	err = errors.Join(
 		h.agent.RemoveAll(ctx),
 		h.runtime.Reset(ctx),
+		h.volumes.Reset(),
 		h.network.Reset(ctx),
 		h.output.Shutdown(ctx),
 	)

@@ -13,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/berthhq/berth/internal/agent"
 	"github.com/berthhq/berth/internal/agent/logger"
+	"github.com/berthhq/berth/internal/agent/metadata"
 	"github.com/berthhq/berth/internal/agent/network"
 	"github.com/berthhq/berth/internal/agent/runtime"
 	"github.com/berthhq/berth/internal/agent/volumes"
@@ -27,16 +29,17 @@ import (
 
 // host is the host's half: the agent and its rooms.
 type host struct {
-	runtime *runtime.Runtime
-	network *network.Network
-	output  *logger.Output
-	volumes *volumes.Volumes
-	agent   *agent.Agent
-	log     *slog.Logger
+	runtime  *runtime.Runtime
+	network  *network.Network
+	output   *logger.Output
+	volumes  *volumes.Volumes
+	metadata *metadata.Server
+	agent    *agent.Agent
+	log      *slog.Logger
 }
 
 // reservedPorts are never given to a task, as on Amazon's instances: ssh, Docker and the agent's own.
-var reservedPorts = []string{"22", "2375", "2376", "51678", "51679"}
+var reservedPorts = []string{"22", "2375", "2376", "51678", "51679", "51680"}
 
 func openHost(ctx context.Context, in *instance.Instance, set settings, log *slog.Logger) (_ *host, err error) {
 	h := &host{log: log}
@@ -68,6 +71,11 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	}); err != nil {
 		return nil, fmt.Errorf("prepare the volumes: %w", err)
 	}
+	if h.metadata, err = metadata.New(metadata.Config{
+		Dir: in.Path("metadata"), Version: version, Subnet: h.network.Subnet(), Logger: log.With("room", "metadata"),
+	}); err != nil {
+		return nil, fmt.Errorf("prepare the metadata endpoints: %w", err)
+	}
 	hello, err := hello(h.network, set)
 	if err != nil {
 		return nil, err
@@ -75,7 +83,7 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	socket := in.Run("dispatch.sock")
 	if h.agent, err = agent.New(agent.Config{
 		Dir: in.Path("agent"), Runtime: h.runtime, Processes: h.runtime, Network: h.network, Bridge: h.network,
-		Volumes: h.volumes, Output: h.output, Hello: hello,
+		Volumes: h.volumes, Metadata: h.metadata, Output: h.output, Hello: hello,
 		Logger: log.With("room", "agent"),
 		Dial: func(context.Context) (*grpc.ClientConn, error) {
 			// The socket's directory is the owner's alone; that is the credential.
@@ -84,7 +92,49 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	}); err != nil {
 		return nil, fmt.Errorf("open the agent's record: %w", err)
 	}
+	h.metadata.Use(h.agent, h.runtime, h.agent)
 	return h, nil
+}
+
+// run runs the host's tasks, and answers their containers, until ctx ends.
+func (h *host) run(ctx context.Context) error {
+	tasks, introspection, err := h.listen(ctx)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.metadata.Serve(ctx, tasks, introspection) })
+	g.Go(func() error { return h.agent.Run(ctx) })
+	return g.Wait()
+}
+
+// listen opens what containers ask at, and leads them there. Several instances share a host: the first
+// has the ports of Amazon's agent. The introspection API, which has no other place, is then its alone
+// and introspection is nil.
+func (h *host) listen(ctx context.Context) (tasks, introspection net.Listener, err error) {
+	var lc net.ListenConfig
+	for _, port := range []int{metadata.Port, metadata.Port + 1, 0} {
+		if tasks, err = lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen for the containers' questions: %w", err)
+	}
+	port := tasks.Addr().(*net.TCPAddr).Port
+	hostMode, err := h.network.ServeMetadata(ctx, uint16(port))
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("lead containers to the metadata endpoints: %w", err), tasks.Close())
+	}
+	if !hostMode {
+		h.metadata.HostMode("http://" + tasks.Addr().String())
+	}
+	// On all addresses, for containers to reach it at the host's; it answers those on this host alone.
+	if introspection, err = lc.Listen(ctx, "tcp4", ":"+strconv.Itoa(metadata.IntrospectionPort)); err != nil {
+		h.log.Info("no introspection API: its port is taken", "error", err)
+		introspection = nil
+	}
+	return tasks, introspection, nil
 }
 
 func loggerCgroup(in *instance.Instance) string { return "berth-" + in.ID + "-logger" }

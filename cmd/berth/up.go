@@ -147,7 +147,7 @@ func run(ctx context.Context, in *instance.Instance, set settings, log *slog.Log
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.plane.run(ctx) })
-	g.Go(func() error { return s.host.agent.Run(ctx) })
+	g.Go(func() error { return s.host.run(ctx) })
 	g.Go(func() error { return admin.Serve(ctx, in.AdminSocket(), s, log.With("room", "admin")) })
 	g.Go(func() error {
 		if err := s.awaitHost(ctx); err != nil {

@@ -50,7 +50,11 @@ func (m *machine) fail(s step, err error, now time.Time) {
 		// Only the runtime can say whether the process runs now.
 		m.botched[s.container], m.suspect[s.container] = true, true
 	case doVolumes:
-		m.giveUp(theTask, typed("CannotCreateVolumeError", "created", callTimeout, err), now)
+		name := "CannotCreateVolumeError"
+		if named := (interface{ ErrorName() string })(nil); errors.As(err, &named) {
+			name = named.ErrorName()
+		}
+		m.giveUp(theTask, typed(name, "created", callTimeout, err), now)
 	case doPrepare:
 		m.giveUp(theTask, resourceError("failed to set up the task's resource limits: "+err.Error()), now)
 	case doNetwork:

@@ -52,17 +52,14 @@ type Config struct {
 	// only shown.
 	Subnet     netip.Prefix
 	DNSServers []string
-	// HostModeURI is what a task in network mode host asks, "http://127.0.0.1:51679", where another
-	// instance of Berth owns the redirect. Default: http://169.254.170.2.
-	HostModeURI string
-
-	Logger *slog.Logger
+	Logger     *slog.Logger
 }
 
 // Server answers. It implements agent.Metadata from New on; what it is asked, once Serve runs.
 type Server struct {
 	cfg       Config
 	secret    []byte
+	hostMode  string // what containers in network mode host ask
 	directory directory
 	meter     meter
 	throttle  throttle
@@ -77,7 +74,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, secret: secret, log: cfg.Logger}
+	s := &Server{cfg: cfg, secret: secret, hostMode: taskURI, log: cfg.Logger}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +90,10 @@ func (s *Server) Use(tasks Source, usage agent.Processes, protect Protector) {
 	s.directory.source, s.meter.processes = tasks, usage
 }
 
+// HostMode says what containers in network mode host ask, "http://127.0.0.1:51679", where the redirect
+// of 169.254.170.2 is not for them. It must come before the agent runs.
+func (s *Server) HostMode(uri string) { s.hostMode = uri }
+
 // taskURI is where containers find the endpoints.
 const taskURI = "http://169.254.170.2"
 
@@ -103,7 +104,7 @@ func (s *Server) Environment(t *dispatchpb.Task, i int) []string {
 	case "none":
 		return nil
 	case "host":
-		base = cmp.Or(s.cfg.HostModeURI, taskURI)
+		base = s.hostMode
 	}
 	if t.Containers[i].DisableNetworking {
 		return nil

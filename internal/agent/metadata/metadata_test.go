@@ -260,7 +260,7 @@ func TestEndpointIDs(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
-	s, err := New(Config{Dir: t.TempDir(), HostModeURI: "http://127.0.0.1:51699"})
+	s, err := New(Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,12 +279,19 @@ func TestEnvironment(t *testing.T) {
 		{vpc, 1, of(taskURI, vpc, 1)},
 		{bridge, 0, of(taskURI, bridge, 0)},
 		{bridge, 1, nil}, // disableNetworking
-		{host, 0, of("http://127.0.0.1:51699", host, 0)},
+		{host, 0, of(taskURI, host, 0)},
 		{none, 0, nil},
 	} {
 		if got := s.Environment(c.task, c.i); !slices.Equal(got, c.want) {
 			t.Errorf("mode %s: %v; want %v", c.task.NetworkMode, got, c.want)
 		}
+	}
+	s.HostMode("http://127.0.0.1:51699")
+	if got, want := s.Environment(host, 0), of("http://127.0.0.1:51699", host, 0); !slices.Equal(got, want) {
+		t.Errorf("mode host without the redirect: %v; want %v", got, want)
+	}
+	if got, want := s.Environment(bridge, 0), of(taskURI, bridge, 0); !slices.Equal(got, want) {
+		t.Errorf("mode bridge: %v; want %v", got, want)
 	}
 }
 

@@ -246,6 +246,10 @@ func (v *Volumes) List(context.Context) ([]string, error) {
 	return ids, nil
 }
 
+// Reset unmounts all that is mounted in the room's directories, an operator's own mounts of file systems
+// too, so that they can be removed without what was mounted. No task may be left.
+func (v *Volumes) Reset() error { return errors.Join(unmountBelow(v.dir), unmountBelow(v.efs)) }
+
 // keyedMutex is a mutex for each key that is locked.
 type keyedMutex struct {
 	mu   sync.Mutex

@@ -446,6 +446,27 @@ func TestReleaseStaysInside(t *testing.T) {
 	}
 }
 
+// TestResetLeavesWhatIsMounted: the directories can be removed after it, an operator's file system stays.
+func TestResetLeavesWhatIsMounted(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	root := h.provide(t, taskA, &dispatchpb.Volume{Type: "EFS", EfsFileSystemId: fsID, EfsRootDirectory: "/"})
+	kept := write(t, h.elsewhere, "share", "file")
+	if err := unix.Mount(filepath.Dir(kept), root, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	h.provide(t, taskB, &dispatchpb.Volume{Type: "SHARED", Autoprovision: true, DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs"}})
+	if err := h.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(h.data); err != nil {
+		t.Error(err)
+	}
+	if !exists(kept) {
+		t.Error("what was mounted is gone")
+	}
+}
+
 // TestMountIsNotCrossed: removal alone, without the unmounting before it, stops at a mount.
 func TestMountIsNotCrossed(t *testing.T) {
 	t.Parallel()
