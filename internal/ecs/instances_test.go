@@ -101,6 +101,11 @@ func TestDeregistration(t *testing.T) {
 	_, err = w.ecs.TagResource(w.ctx, &ecs.TagResourceInput{ResourceArn: &arn, Tags: []ecs.Tag{{Key: api.Ptr("k"), Value: api.Ptr("v")}}})
 	wantError(t, err, "ResourceNotFoundException", "")
 
+	started, err := w.ecs.StartTask(w.ctx, &ecs.StartTaskInput{Cluster: api.Ptr("demo"), TaskDefinition: &def, ContainerInstances: []string{arn}})
+	if err != nil || len(started.Tasks) != 0 || len(started.Failures) != 1 || *started.Failures[0].Reason != "INACTIVE" {
+		t.Errorf("StartTask: %v %+v", err, started)
+	}
+
 	// A task does, as another instance.
 	again := w.run("demo", def, 1).Tasks
 	if len(again) != 1 || *again[0].ContainerInstanceArn == arn {

@@ -21,6 +21,14 @@ func TestInvalidAnswersAsECSDoes(t *testing.T) {
 	if err := Invalid(run, wire.Validate(run.Input, &ecs.RunTaskInput{})); !errors.As(err, &param) {
 		t.Errorf("RunTask without a definition: %v; want InvalidParameterException", err)
 	}
+	// A setting that the API has and the model lacks.
+	put := ecs.Descriptor.Operation("PutAccountSetting")
+	for name, refused := range map[ecs.SettingName]bool{settingDualStack: false, "nothing": true} {
+		err := Invalid(put, wire.Validate(put.Input, &ecs.PutAccountSettingInput{Name: name, Value: api.Ptr("enabled")}))
+		if (err != nil) != refused {
+			t.Errorf("setting %s: %v", name, err)
+		}
+	}
 	var client *ecs.ClientException
 	bad := &ecs.RegisterTaskDefinitionInput{Family: api.Ptr("f"), NetworkMode: "token-ring", ContainerDefinitions: []ecs.ContainerDefinition{}}
 	if err := Invalid(register, wire.Validate(register.Input, bad)); !errors.As(err, &client) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -28,6 +29,7 @@ type machine struct {
 	stopped map[string]bool
 	asked   map[string]string // to stop, with the reason
 	tokens  map[string][]string
+	closed  map[string]bool // container instances that take no tasks: draining or deregistered
 }
 
 func (m *machine) clusterNames() []string { return slices.Sorted(maps.Keys(m.active)) }
@@ -105,13 +107,17 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 					mine := *in
 					out, err := m.ecs.RunTask(m.ctx, &mine)
 					if err != nil {
-						if m.active[c] {
+						if m.active[c] && (len(m.closed) == 0 || !strings.Contains(err.Error(), "No Container Instances were found")) {
 							m.Errorf("RunTask: %v", err)
 						}
 						return
 					}
 					for _, task := range out.Tasks {
 						answers[i] = append(answers[i], *task.TaskArn)
+						// A repeated call answers what was placed before the instance was closed.
+						if m.closed[*task.ContainerInstanceArn] && in.ClientToken == nil {
+							m.Errorf("%s was placed on %s, which takes no tasks", *task.TaskArn, *task.ContainerInstanceArn)
+						}
 					}
 					if len(out.Tasks) < int(count) && len(out.Failures) == 0 && in.ClientToken == nil {
 						m.Errorf("%d of %d tasks and no failure", len(out.Tasks), count)
@@ -173,8 +179,56 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				m.hosts[h] = nil
 			}
 		},
+		"drain": func(t *rapid.T) {
+			c, arn := m.someInstance(t)
+			status := rapid.SampledFrom([]ecs.ContainerInstanceStatus{"ACTIVE", "DRAINING"}).Draw(t, "status")
+			out, err := m.ecs.UpdateContainerInstancesState(m.ctx, &ecs.UpdateContainerInstancesStateInput{Cluster: &c, ContainerInstances: []string{arn}, Status: status})
+			if err != nil || len(out.ContainerInstances) != 1 {
+				t.Fatalf("UpdateContainerInstancesState: %v %+v", err, out)
+			}
+			if delete(m.closed, arn); status == "DRAINING" {
+				m.closed[arn] = true
+			}
+		},
+		"deregister": func(t *rapid.T) {
+			c, arn := m.someInstance(t)
+			force := rapid.Bool().Draw(t, "force")
+			var tasks []string
+			for _, task := range m.live() {
+				key, _ := state.ParseTaskARN(task)
+				if pl, _ := state.Placements.Get(m.store.Snapshot(), key); pl.Value.ContainerInstanceARN == arn {
+					tasks = append(tasks, task)
+				}
+			}
+			_, err := m.ecs.DeregisterContainerInstance(m.ctx, &ecs.DeregisterContainerInstanceInput{Cluster: &c, ContainerInstance: &arn, Force: &force})
+			if refused := len(tasks) > 0 && !force; refused != (err != nil) {
+				t.Fatalf("deregistration of an instance with %d tasks, force %v: %v", len(tasks), force, err)
+			}
+			if err != nil {
+				return
+			}
+			m.closed[arn] = true
+			for _, task := range tasks {
+				if _, before := m.asked[task]; !before {
+					m.asked[task] = "Container instance deregistration forced by user"
+				}
+			}
+		},
 		"": func(t *rapid.T) { m.check(t) },
 	}
+}
+
+// someInstance picks a container instance of a cluster.
+func (m *machine) someInstance(t *rapid.T) (cluster, arn string) {
+	cluster = rapid.SampledFrom(m.clusterNames()).Draw(t, "cluster")
+	if !m.active[cluster] {
+		t.Skip("no such cluster")
+	}
+	arns := m.instances(cluster)
+	if len(arns) == 0 {
+		t.Skip("no instances")
+	}
+	return cluster, rapid.SampledFrom(arns).Draw(t, "instance")
 }
 
 // check checks everything that is always true.
@@ -201,6 +255,17 @@ func (m *machine) check(t *rapid.T) {
 		if !m.acked[spec.Value.ARN] {
 			t.Fatalf("%s was never acknowledged", spec.Value.ARN)
 		}
+	}
+	instances := map[string]string{}
+	for ci := range state.ContainerInstances.List(snap, m.scope, "") {
+		if ci.Value.Status == "INACTIVE" {
+			continue
+		}
+		place := ci.Value.ClusterARN + " " + ci.Value.HostID
+		if other, twice := instances[place]; twice {
+			t.Fatalf("host %s is two instances of %s: %s and %s", ci.Value.HostID, ci.Value.ClusterARN, other, ci.Value.ARN)
+		}
+		instances[place] = ci.Value.ARN
 	}
 	for h := range m.hosts {
 		u, ok := m.orch.UsageOf(snap, h)
@@ -270,6 +335,7 @@ func TestAnySequenceOfCallsAndReports(t *testing.T) {
 			scope:  store.Scope{Account: fmt.Sprintf("%012d", rounds), Region: region},
 			active: map[string]bool{"a": false, "b": false}, hosts: map[string]*follower{},
 			acked: map[string]bool{}, stopped: map[string]bool{}, asked: map[string]string{}, tokens: map[string][]string{},
+			closed: map[string]bool{},
 		}
 		for _, family := range []string{"small", "port", "big"} {
 			m.defs = append(m.defs, m.register(family, map[string]func(*ecs.RegisterTaskDefinitionInput){

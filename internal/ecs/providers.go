@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/berthhq/berth/api"
 	"github.com/berthhq/berth/api/ecs"
@@ -75,7 +76,7 @@ func (s *Service) CreateCapacityProvider(ctx context.Context, in *ecs.CreateCapa
 				return clientError("The specified Auto Scaling group ARN is already being used by another capacity provider. Specify a unique Auto Scaling group ARN and try again.")
 			}
 		}
-		state.CapacityProviders.Put(tx, store.K(sc, name), made)
+		state.CapacityProviders.Put(tx, store.K(sc, name), &state.CapacityProvider{CapacityProvider: *made})
 		putTags(tx, sc, arn, in.Tags)
 		return nil
 	})
@@ -157,7 +158,10 @@ func findProvider(v store.View, sc store.Scope, name string) (*ecs.CapacityProvi
 		return nil, false
 	}
 	row, ok := state.CapacityProviders.Get(v, store.K(sc, name))
-	return row.Value, ok
+	if !ok {
+		return nil, false
+	}
+	return &row.Value.CapacityProvider, true
 }
 
 func activeProvider(v store.View, sc store.Scope, name string) bool {
@@ -218,7 +222,7 @@ func (s *Service) UpdateCapacityProvider(ctx context.Context, in *ecs.UpdateCapa
 		next := *p
 		next.AutoScalingGroupProvider = settled
 		next.UpdateStatus, next.UpdateStatusReason = ecs.CapacityProviderUpdateStatusUpdateComplete, nil
-		state.CapacityProviders.Put(tx, store.K(sc, name), &next)
+		state.CapacityProviders.Put(tx, store.K(sc, name), &state.CapacityProvider{CapacityProvider: next})
 		out = next
 		out.Tags = tagsOf(tx, sc, *next.CapacityProviderArn)
 		return nil
@@ -261,12 +265,14 @@ func (s *Service) DeleteCapacityProvider(ctx context.Context, in *ecs.DeleteCapa
 				break
 			}
 		}
-		state.CapacityProviders.Put(tx, store.K(sc, name), &next)
 		out = next
 		out.Tags = tagsOf(tx, sc, *next.CapacityProviderArn)
+		row := &state.CapacityProvider{CapacityProvider: next}
 		if next.Status == ecs.CapacityProviderStatusInactive {
+			row.DeletedAt = time.Now().UTC()
 			state.Tags.Delete(tx, store.K(sc, *next.CapacityProviderArn))
 		}
+		state.CapacityProviders.Put(tx, store.K(sc, name), row)
 		return nil
 	})
 	if err != nil {

@@ -208,6 +208,11 @@ func (o *Orchestrator) forgetOld(ctx context.Context, now time.Time) error {
 		}
 	}
 	rows = append(rows, replaced(snap, now)...)
+	for p := range state.CapacityProviders.All(snap) {
+		if gone := p.Value.DeletedAt; !gone.IsZero() && now.Sub(gone) >= stoppedRetention {
+			rows = append(rows, deletion{p.Key, state.CapacityProviders.Delete})
+		}
+	}
 	if err := o.deleteAll(update, rows); err != nil {
 		return fmt.Errorf("forget client tokens and container instances: %w", err)
 	}

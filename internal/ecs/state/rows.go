@@ -37,7 +37,7 @@ var (
 	Settings = store.DefineTable[AccountSettings]("ecs-account-settings", 1)
 
 	// CapacityProviders by name: those of the account's own. FARGATE and FARGATE_SPOT have no row.
-	CapacityProviders = store.DefineTable[ecs.CapacityProvider]("ecs-capacity-providers", 1)
+	CapacityProviders = store.DefineTable[CapacityProvider]("ecs-capacity-providers", 1)
 	// Protections by cluster/task: tasks protected from scale-in.
 	Protections = store.DefineTable[Protection]("ecs-task-protections", 1)
 
@@ -194,6 +194,13 @@ type ContainerInstance struct {
 	DeregisteredAt time.Time `json:"deregisteredAt,omitzero"`
 	// Changes counts what was done to the row since it was registered.
 	Changes int64 `json:"changes,omitempty"`
+}
+
+// CapacityProvider is a capacity provider of an Auto Scaling group.
+type CapacityProvider struct {
+	ecs.CapacityProvider
+	// DeletedAt is set with status INACTIVE.
+	DeletedAt time.Time `json:"deletedAt,omitzero"`
 }
 
 // Protection keeps a service's task from being stopped when the service scales in or deploys.
