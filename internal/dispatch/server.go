@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/api/s3"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	Reporter Reporter
 	ECS      ecs.API // for what hosts ask on behalf of their tasks; nil: they cannot ask
 	Logger   *slog.Logger
+	// S3 is where the environment files of tasks are.
+	S3 s3.API
 }
 
 // Server serves the Dispatch service.
