@@ -56,6 +56,7 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	}
 	if h.network, err = network.Open(ctx, network.Config{
 		Instance: in.ID, StateDir: in.Path("network"), RunDir: in.RunDir, Logger: log.With("room", "network"),
+		DynamicPorts: os.Getenv("ECS_DYNAMIC_HOST_PORT_RANGE"), // as Amazon's agent calls it
 	}); err != nil {
 		return nil, fmt.Errorf("prepare the network: %w", err)
 	}
@@ -79,6 +80,9 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	hello, err := hello(h.network, set)
 	if err != nil {
 		return nil, err
+	}
+	if hello.GpuIds, err = h.runtime.GPUs(ctx); err != nil {
+		log.Warn("this host offers no GPUs: its CDI specifications cannot be read", "error", err)
 	}
 	socket := in.Run("dispatch.sock")
 	if h.agent, err = agent.New(agent.Config{
@@ -178,27 +182,13 @@ func hello(n *network.Network, set settings) (*dispatchpb.Hello, error) {
 		Hostname: name, AgentVersion: version,
 		CpuUnits: int64(goruntime.NumCPU()) * 1024, MemoryMib: memory,
 		SubnetCidr: n.Subnet().String(), AvailabilityZoneSuffix: "a",
-		Attributes:       attributes(),
+		Attributes:       attributes("/sys"),
 		ReservedTcpPorts: reservedPorts,
 	}
 	if _, port, err := net.SplitHostPort(set.listen); err == nil {
 		h.ReservedTcpPorts = append([]string{port}, reservedPorts...)
 	}
 	return h, nil
-}
-
-// attributes are those that Amazon's agent registers for what this host can do.
-func attributes() map[string]string {
-	arch := map[string]string{"amd64": "x86_64", "arm64": "arm64"}[goruntime.GOARCH]
-	a := map[string]string{
-		"ecs.os-type": "linux", "ecs.os-family": "LINUX", "ecs.cpu-architecture": arch,
-		"ecs.capability.task-eni": "", "ecs.capability.task-cpu-mem-limit": "",
-		"com.amazonaws.ecs.capability.privileged-container": "",
-	}
-	for minor := 17; minor <= 44; minor++ {
-		a["com.amazonaws.ecs.capability.docker-remote-api.1."+strconv.Itoa(minor)] = ""
-	}
-	return a
 }
 
 // memoryMiB is the host's memory.
