@@ -130,6 +130,44 @@ func (r mortalRuntime) RemoveTask(ctx context.Context, id string) error {
 	return r.m.call(ctx, func() error { return r.fakeRuntime.RemoveTask(ctx, id) })
 }
 
+func (r mortalRuntime) Restart(ctx context.Context, id string) (at time.Time, err error) {
+	err = r.m.call(ctx, func() (err error) { at, err = r.fakeRuntime.Restart(ctx, id); return err })
+	return at, err
+}
+
+func (r mortalRuntime) Exec(ctx context.Context, id string, args []string) (code int, output []byte, err error) {
+	err = r.m.call(ctx, func() (err error) { code, output, err = r.fakeRuntime.Exec(ctx, id, args); return err })
+	return code, output, err
+}
+
+type mortalBridge struct {
+	*fakeBridge
+	m *mortal
+}
+
+func (b mortalBridge) Connect(ctx context.Context, e Endpoint) (c Connection, err error) {
+	err = b.m.call(ctx, func() (err error) { c, err = b.fakeBridge.Connect(ctx, e); return err })
+	return c, err
+}
+
+func (b mortalBridge) Disconnect(ctx context.Context, task, container string) error {
+	return b.m.call(ctx, func() error { return b.fakeBridge.Disconnect(ctx, task, container) })
+}
+
+type mortalVolumes struct {
+	*fakeVolumes
+	m *mortal
+}
+
+func (v mortalVolumes) Provide(ctx context.Context, t *dispatchpb.Task) (dirs map[string]string, err error) {
+	err = v.m.call(ctx, func() (err error) { dirs, err = v.fakeVolumes.Provide(ctx, t); return err })
+	return dirs, err
+}
+
+func (v mortalVolumes) Release(ctx context.Context, task string) error {
+	return v.m.call(ctx, func() error { return v.fakeVolumes.Release(ctx, task) })
+}
+
 type mortalNetwork struct {
 	*fakeNetwork
 	m *mortal
@@ -163,6 +201,7 @@ func (w *world) startMortal(next string) (*mortal, error) {
 	m := &mortal{w: w, countdown: -1, next: next}
 	w.tune = func(c *Config) {
 		c.Runtime, c.Network, c.Output = mortalRuntime{w.runtime, m}, mortalNetwork{w.network, m}, mortalOutput{w.output, m}
+		c.Processes, c.Bridge, c.Volumes = mortalRuntime{w.runtime, m}, mortalBridge{w.bridge, m}, mortalVolumes{w.volumes, m}
 		c.Dial = func(context.Context) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///bufconn",
 				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -190,9 +229,9 @@ func (d deed) String() string {
 }
 
 // TestAnythingMayHappen is the agent's safety property: whatever is assigned, stopped, exits, fails
-// or crashes, and whenever, no container is made or started twice, statuses only move forward and
-// say one thing a version, and when all tasks are stopped nothing is left and the server has
-// acknowledged everything.
+// or crashes, and whenever, no container is made or started twice, or restarted without being counted,
+// statuses only move forward and say one thing a version, and when all tasks are stopped nothing is left
+// and the server has acknowledged everything.
 func TestAnythingMayHappen(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -200,13 +239,16 @@ func TestAnythingMayHappen(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var tasks []*dispatchpb.Task
 		for i := range rapid.IntRange(1, 3).Draw(rt, "tasks") {
-			task := testTask(fmt.Sprintf("t%d", i), rapid.IntRange(1, 3).Draw(rt, "containers"))
-			for _, c := range task.Containers[1:] {
-				c.Essential = rapid.Bool().Draw(rt, "essential")
-				c.StopTimeoutSeconds = rapid.Int64Range(0, 5).Draw(rt, "stopTimeout")
-			}
-			if rapid.Bool().Draw(rt, "awsvpc") {
+			task := randomTask(rt, fmt.Sprintf("t%d", i), 3)
+			switch rapid.IntRange(0, 2).Draw(rt, "network") {
+			case 0:
 				awsvpc(task)
+			case 1:
+				bridged(task)
+			}
+			if rapid.Bool().Draw(rt, "volume") {
+				task.Volumes = []*dispatchpb.Volume{{Name: "data", Type: volumeTask}}
+				task.Containers[0].Mounts = []*dispatchpb.Mount{{Volume: "data", Target: "/data"}}
 			}
 			tasks = append(tasks, task)
 		}
@@ -227,6 +269,41 @@ func TestAnythingMayHappen(t *testing.T) {
 		dir := filepath.Join(root, fmt.Sprint(runs))
 		var failure string
 		synctest.Test(t, func(*testing.T) { failure = happen(dir, tasks, deeds, delays, stubborn) })
+		os.RemoveAll(dir)
+		if failure != "" {
+			rt.Fatal(failure)
+		}
+	})
+}
+
+// TestRestartsAreCounted looks closer at the moments around a restart: containers with a restart policy
+// that exit again and again, while the agent crashes.
+func TestRestartsAreCounted(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		task := testTask("t0", rapid.IntRange(1, 2).Draw(rt, "containers"))
+		for _, c := range task.Containers {
+			c.RestartPolicy = &dispatchpb.RestartPolicy{Enabled: true, IgnoredExitCodes: []int32{7}, AttemptPeriodSeconds: 1}
+		}
+		deeds := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) deed {
+			return deed{
+				what:      rapid.SampledFrom([]string{"crash", "exit", "exit", "restart"}).Draw(rt, "what"),
+				container: rapid.IntRange(0, 1).Draw(rt, "container"),
+				code:      rapid.IntRange(0, 8).Draw(rt, "n"),
+				after:     rapid.Bool().Draw(rt, "after"),
+				then:      time.Duration(rapid.IntRange(0, 3000).Draw(rt, "ms")) * time.Millisecond,
+			}
+		}), 1, 14).Draw(rt, "deeds")
+		delays := rapid.SliceOfN(rapid.IntRange(0, 100), 4, 4).Draw(rt, "delays")
+		runs++
+		dir := filepath.Join(root, fmt.Sprint(runs))
+		var failure string
+		begin := deed{what: "assign", then: 3 * time.Second}
+		synctest.Test(t, func(*testing.T) {
+			failure = happen(dir, []*dispatchpb.Task{task}, append([]deed{begin}, deeds...), delays, false)
+		})
 		os.RemoveAll(dir)
 		if failure != "" {
 			rt.Fatal(failure)
@@ -342,6 +419,11 @@ func happen(dir string, tasks []*dispatchpb.Task, deeds []deed, delays []int, st
 			wrong = append(wrong, fmt.Sprintf("%s ends as %q: %v", task.Arn, st.GetLastStatus(), w.agent.Snapshot().Tasks))
 		} else if assigned[i] && st.Reason == "" {
 			wrong = append(wrong, task.Arn+" stopped without a reason")
+		}
+		for k, c := range w.server.statuses[task.Arn].GetContainers() {
+			if n := w.runtime.restarts[containerID(task, k)]; int64(n) != c.RestartCount {
+				wrong = append(wrong, fmt.Sprintf("%s of %s was restarted %d times and is said to have been %d times", c.Name, task.Arn, n, c.RestartCount))
+			}
 		}
 	}
 	if left := w.left(); left != "" {

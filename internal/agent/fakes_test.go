@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
@@ -290,6 +292,7 @@ func (f *fakeRuntime) Restart(ctx context.Context, id string) (time.Time, error)
 	if err := f.pause(ctx, "restart"); err != nil {
 		return time.Time{}, err
 	}
+	time.Sleep(time.Millisecond) // no process begins in the moment in which the one before ended
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.restartErr != nil {
@@ -303,6 +306,9 @@ func (f *fakeRuntime) Restart(ctx context.Context, id string) (time.Time, error)
 	}
 	if c.state.Phase == PhaseRunning {
 		return c.state.StartedAt, nil
+	}
+	if c.state.Phase != PhaseStopped {
+		f.broken = append(f.broken, "restarted before it was started: "+id)
 	}
 	f.restarts[id]++
 	c.state.Phase, c.state.StartedAt, c.state.FinishedAt, c.state.ExitCode = PhaseRunning, time.Now(), time.Time{}, 0
@@ -510,6 +516,9 @@ type fakeServer struct {
 	refuse   bool // sessions
 	deaf     bool // does not acknowledge
 	chunks   chan *dispatchpb.LogChunk
+	objects  map[string]string // environment files by ARN
+	asked    []*dispatchpb.EnvironmentFileRequest
+	replies  map[string]*dispatchpb.InspectReply
 	outputs  func(stream grpc.ClientStreamingServer[dispatchpb.LogChunk, dispatchpb.OutputEnd]) error
 }
 
@@ -519,7 +528,19 @@ func newFakeServer() *fakeServer {
 		statuses: map[string]*dispatchpb.TaskStatus{},
 		heard:    map[string][]string{},
 		sessions: map[int]chan *dispatchpb.ServerMessage{},
+		objects:  map[string]string{}, replies: map[string]*dispatchpb.InspectReply{},
 	}
+}
+
+func (s *fakeServer) EnvironmentFile(_ context.Context, r *dispatchpb.EnvironmentFileRequest) (*dispatchpb.EnvironmentFileContent, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, r)
+	content, ok := s.objects[r.Arn]
+	if !ok {
+		return nil, status.Error(codes.NotFound, "NoSuchKey: The specified key does not exist.")
+	}
+	return &dispatchpb.EnvironmentFileContent{Content: []byte(content)}, nil
 }
 
 var statusOrder = []string{statusPending, statusActivating, statusRunning, statusStopping, statusDeprovisioning, statusStopped}
@@ -586,6 +607,8 @@ func (s *fakeServer) receive(m *dispatchpb.AgentMessage, out chan *dispatchpb.Se
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch m := m.Message.(type) {
+	case *dispatchpb.AgentMessage_InspectReply:
+		s.replies[m.InspectReply.RequestId] = m.InspectReply
 	case *dispatchpb.AgentMessage_Heartbeat:
 		s.beats++
 	case *dispatchpb.AgentMessage_PayloadAck:
@@ -678,6 +701,17 @@ func (s *fakeServer) status(arn string) *dispatchpb.TaskStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.statuses[arn]
+}
+
+// inspect asks what a task is doing.
+func (s *fakeServer) inspect(id, arn string) *dispatchpb.InspectReply {
+	s.send(&dispatchpb.ServerMessage{Message: &dispatchpb.ServerMessage_InspectRequest{
+		InspectRequest: &dispatchpb.InspectRequest{RequestId: id, TaskArn: arn},
+	}})
+	pass(10 * time.Millisecond)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replies[id]
 }
 
 func (s *fakeServer) heartbeats() int {
