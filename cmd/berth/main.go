@@ -91,7 +91,7 @@ func command() *cobra.Command {
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
 		upCommand(o), downCommand(o), resetCommand(o), doctorCommand(o),
-		envCommand(o), statusCommand(o), explainCommand(o), eventsCommand(o), logsCommand(o), imageCommand(o), versionCommand(),
+		envCommand(o), statusCommand(o), explainCommand(o), eventsCommand(o), logsCommand(o), imageCommand(o), composeCommand(), versionCommand(),
 	)
 	return root
 }
