@@ -12,13 +12,12 @@ import (
 const (
 	iflaInetConf         = 1  // IFLA_INET_CONF
 	devconfRouteLocalnet = 26 // IPV4_DEVCONF_ROUTE_LOCALNET
-
 )
 
 // routeLocalnet lets packets between the host's loopback addresses and a link pass, as
 // net.ipv4.conf.<link>.route_localnet does: without it, neither could the host reach mapped ports at
-// 127.0.0.1, nor could tasks be redirected to the metadata server there. The rules keep the rest out,
-// and they are in place before any link is.
+// 127.0.0.1, nor could tasks be redirected to the metadata server there. The rules keep the rest out;
+// they are in place before any link is, and the watcher puts them back at once.
 func (n *Network) routeLocalnet(l netlink.Link) error {
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: n.raw}

@@ -21,8 +21,9 @@ type watcher struct {
 const (
 	// lookInterval is for what the kernel does not announce: legacy iptables, and ports set free.
 	lookInterval = 5 * time.Second
-	// settle is how long after a change to look: most changes come in groups.
-	settle = 200 * time.Millisecond
+	// settle is how long not to look again: changes come in groups. It is also how long, at most, the
+	// host is without our rules.
+	settle = 50 * time.Millisecond
 )
 
 func (w *watcher) stop() {
@@ -57,12 +58,12 @@ func (n *Network) watch() {
 			}
 			select {
 			case <-ctx.Done():
+			case <-time.After(settle):
+			}
+			select {
+			case <-ctx.Done():
 			case <-ticker.C:
 			case <-changes:
-				select {
-				case <-ctx.Done():
-				case <-time.After(settle):
-				}
 			}
 		}
 	})
