@@ -10,7 +10,6 @@ import (
 	"github.com/berthhq/berth/api"
 	"github.com/berthhq/berth/api/ecs"
 	"github.com/berthhq/berth/internal/ecs/lifecycle"
-	"github.com/berthhq/berth/internal/ecs/orchestrator"
 	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/store"
 )
@@ -431,56 +430,4 @@ func providerInUse(v store.View, cluster store.Key, name string) bool {
 		}
 	}
 	return false
-}
-
-// providerOf names the capacity provider that a container instance belongs to, if the cluster has it.
-func providerOf(v store.View, cluster *ecs.Cluster, ci *state.ContainerInstance) string {
-	name := ci.Attributes[orchestrator.ProviderAttribute]
-	if host, ok := state.Hosts.Get(v, state.HostKey(ci.HostID)); ok && host.Value.Attributes[orchestrator.ProviderAttribute] != "" {
-		name = host.Value.Attributes[orchestrator.ProviderAttribute]
-	}
-	if slices.Contains(cluster.CapacityProviders, name) {
-		return name
-	}
-	return ""
-}
-
-// capacity settles how the tasks of a RunTask call are launched: by the type it names, else by its
-// strategy, else by the cluster's default one. It answers the call with its launch type, and with a
-// strategy the provider of each task.
-func capacity(in *ecs.RunTaskInput, cluster *ecs.Cluster, count int) (*ecs.RunTaskInput, []string, error) {
-	strategy := in.CapacityProviderStrategy
-	switch {
-	case in.LaunchType != "" && len(strategy) > 0:
-		return nil, nil, invalid("Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.")
-	case in.LaunchType != "":
-		return in, nil, nil
-	case len(strategy) == 0:
-		strategy = cluster.DefaultCapacityProviderStrategy
-	}
-	if len(strategy) == 0 {
-		return in, nil, nil
-	}
-	if err := checkStrategy(strategy, func(name string) bool { return slices.Contains(cluster.CapacityProviders, name) }); err != nil {
-		return nil, nil, err
-	}
-	if err := usable(strategy); err != nil {
-		return nil, nil, err
-	}
-	var providers []string
-	for i, n := range split(strategy, count) {
-		for range n {
-			providers = append(providers, *strategy[i].CapacityProvider)
-		}
-	}
-	settled := *in
-	settled.LaunchType = ecs.LaunchTypeEc2
-	if isFargate(providers[0]) {
-		settled.LaunchType = ecs.LaunchTypeFargate
-	}
-	return &settled, providers, nil
-}
-
-func errEmptyProvider() error {
-	return invalid("No Container Instances were found in your capacity provider.")
 }

@@ -263,6 +263,22 @@ func TestRunTaskByStrategy(t *testing.T) {
 	if err != nil || len(out.Tasks) != 2 || len(out.Failures) != 2 || *out.Failures[0].Reason != "RESOURCE:CPU" {
 		t.Errorf("without room: %v, %d tasks, %+v", err, len(out.Tasks), out.Failures)
 	}
+	// One without hosts says so, in ECS's words.
+	for _, state := range []string{"EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES"} {
+		if state == "NO ACTIVE INSTANCES" {
+			w.put("demo", attribute("berth.capacity-provider", "empty", arns[2]))
+			w.setState("DRAINING", arns[2])
+		}
+		in := &ecs.RunTaskInput{Cluster: api.Ptr("demo"), TaskDefinition: &def, Count: api.Ptr(int32(2)), ClientToken: &state,
+			CapacityProviderStrategy: []ecs.CapacityProviderStrategyItem{item("web", 0, 1), item("empty", 0, 1)}}
+		out, err = w.ecs.RunTask(w.ctx, in)
+		if err != nil || len(out.Tasks) != 1 || len(out.Failures) != 1 || *out.Failures[0].Reason != state || !strings.HasSuffix(*out.Failures[0].Arn, ":capacity-provider/empty") {
+			t.Errorf("%s: %v %+v", state, err, out)
+		}
+		if again, err := w.ecs.RunTask(w.ctx, in); err != nil || len(again.Tasks) != 1 || len(again.Failures) != 0 {
+			t.Errorf("%s, repeated: %v %+v", state, err, again)
+		}
+	}
 	_, err = w.associate("demo", nil, "FARGATE")
 	wantError(t, err, "ResourceInUseException", "The specified capacity provider is in use and cannot be removed.")
 

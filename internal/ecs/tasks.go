@@ -51,8 +51,8 @@ func (s *Service) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTa
 		return nil, fromOrchestrator(err)
 	}
 	out := &ecs.RunTaskOutput{Tasks: s.started(placed, cluster), Failures: failures(placed, run, cluster)}
-	if provided && len(out.Tasks) == 0 && len(out.Failures) == 0 {
-		return nil, errEmptyProvider()
+	if provided {
+		out.Failures = append(out.Failures, emptyProviders(placed, run)...)
 	}
 	return out, nil
 }
