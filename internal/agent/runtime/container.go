@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -22,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
@@ -314,7 +316,7 @@ func (r *Runtime) createTask(ctx context.Context, record containerRecord, mounts
 	}
 	ctx, cancel := context.WithTimeout(ctx, createWait)
 	defer cancel()
-	defer r.shims.share(record.Labels[labelTask])()
+	defer r.lockShim(record.Labels[labelTask])()
 	failpoint.Hit("runtime/create/before")
 	_, err := r.engine.tasks.Create(ctx, request)
 	failpoint.Hit("runtime/create/after")
@@ -323,6 +325,28 @@ func (r *Runtime) createTask(ctx context.Context, record containerRecord, mounts
 	}
 	r.noteCreated(record.ID)
 	return nil
+}
+
+// lockShim takes the lock for a creation in the task's shim: alone if the shim must be started first.
+// Two who start it at a time can end with one shim too many.
+func (r *Runtime) lockShim(task string) (unlock func()) {
+	unlock = r.shims.share(task)
+	conn, err := net.Dial("unix", r.shimSocket(task))
+	if err == nil {
+		conn.Close()
+		return unlock
+	}
+	unlock()
+	return r.shims.lock(task)
+}
+
+// shimSocket is where containerd lets a task's shim listen.
+func (r *Runtime) shimSocket(task string) string {
+	address, err := shim.CreateSocketAddress(inNamespace(context.Background()), socketsDir(r.config.RunDir), grpcAddress(r.config.RunDir), task, false)
+	if err != nil {
+		return "" // only without a namespace
+	}
+	return strings.TrimPrefix(address, "unix://")
 }
 
 func (r *Runtime) stdinPath(id string) string { return filepath.Join(r.config.RunDir, "stdin", id) }

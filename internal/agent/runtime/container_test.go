@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -330,5 +331,40 @@ func TestDeleteRunning(t *testing.T) {
 	}
 	if err := r.Signal(t.Context(), "c1", "SIGNOPE"); err == nil {
 		t.Error("an unknown signal is sent")
+	}
+}
+
+// Creations and deletions of one task overlap as they like, so that its shim ends and starts between
+// them: no shim is left over, and no socket.
+func TestShimsComeAndGo(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	r := h.openForTest()
+	image := importBusybox(t, r)
+	errs := make(chan error)
+	const n = 4
+	for i := range n {
+		go func() {
+			var err error
+			for round := range 4 {
+				c := testContainer(image, fmt.Sprintf("c%d-%d", i, round), "true")
+				c.TaskID = "task"
+				err = errors.Join(err, r.Create(t.Context(), c))
+				if _, startErr := r.Start(t.Context(), c.ID); startErr != nil {
+					err = errors.Join(err, startErr)
+				}
+				err = errors.Join(err, r.Delete(t.Context(), c.ID))
+			}
+			errs <- err
+		}()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	waitUntil(t, "the shims end", func() bool { return len(h.processes()) == 0 })
+	if left, err := os.ReadDir(socketsDir(h.config.RunDir)); err != nil || len(left) != 0 {
+		t.Errorf("sockets left: %v, %v", left, err)
 	}
 }

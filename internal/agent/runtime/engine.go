@@ -108,6 +108,12 @@ var enginePlugins = []string{
 // start.
 var loading sync.Mutex
 
+// socketsDir holds the shims' sockets.
+func socketsDir(run string) string { return filepath.Join(run, "s") }
+
+// grpcAddress only enters the names of the shims' sockets: nobody listens there.
+func grpcAddress(run string) string { return filepath.Join(run, "grpc") }
+
 // openEngine starts containerd with its durable state in root and its volatile state in run. It
 // re-connects to the shims it finds. watch, if not nil, is called as soon as events can be
 // subscribed to, before shims found dead are cleaned up. created names the containers that had been
@@ -116,7 +122,7 @@ func openEngine(ctx context.Context, root, run string, socket bool, created []st
 	loading.Lock()
 	defer loading.Unlock()
 
-	sockets := filepath.Join(run, "s")
+	sockets := socketsDir(run)
 	for dir, mode := range map[string]os.FileMode{root: 0o700, run: 0o711, sockets: 0o700} {
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return nil, fmt.Errorf("make containerd's directory: %w", err)
@@ -147,10 +153,9 @@ func openEngine(ctx context.Context, root, run string, socket bool, created []st
 	for _, p := range graph {
 		id := p.URI()
 		ic := plugin.NewContext(ctx, loaded, map[string]string{
-			plugins.PropertyRootDir:  filepath.Join(root, id),
-			plugins.PropertyStateDir: filepath.Join(run, id),
-			// Never listened on: it only enters the names of the shims' sockets.
-			plugins.PropertyGRPCAddress:  filepath.Join(run, "grpc"),
+			plugins.PropertyRootDir:      filepath.Join(root, id),
+			plugins.PropertyStateDir:     filepath.Join(run, id),
+			plugins.PropertyGRPCAddress:  grpcAddress(run),
 			plugins.PropertyTTRPCAddress: ttrpcPath,
 		})
 		ic.RegisterReadiness = func() func() { ready.Add(1); return ready.Done }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/berthhq/berth/internal/agent"
 )
@@ -33,6 +34,9 @@ func TestMain(m *testing.M) {
 type victimTask struct {
 	Config     Config
 	Containers []agent.ContainerSpec
+	// RestartSteps is how far it restarts the first container, once that has stopped, before it dies;
+	// 0: it does not wait for that.
+	RestartSteps int
 }
 
 func victim(encoded string) error {
@@ -53,13 +57,54 @@ func victim(encoded string) error {
 			return err
 		}
 	}
+	if task.RestartSteps == 0 {
+		return nil
+	}
+	id := task.Containers[0].ID
+	for state, _, _ := r.Inspect(ctx, id); state.Phase != agent.PhaseStopped; state, _, err = r.Inspect(ctx, id) {
+		if err != nil {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	record, err := r.engine.containers.Get(r.call(ctx), id)
+	if err != nil {
+		return err
+	}
+	for _, step := range restartSteps[:task.RestartSteps] {
+		if err := step(r, r.call(ctx), record); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// restartSteps are those of Restart up to the process's start.
+var restartSteps = []func(r *Runtime, ctx context.Context, record containerRecord) error{
+	func(r *Runtime, ctx context.Context, record containerRecord) error {
+		return r.recordExit(ctx, record, 42, time.Now())
+	},
+	func(r *Runtime, ctx context.Context, record containerRecord) error {
+		return r.deleteTask(ctx, record.ID, record.Labels[labelTask])
+	},
+	func(r *Runtime, ctx context.Context, record containerRecord) error {
+		mounts, err := r.engine.snapshots.Mounts(ctx, record.SnapshotKey)
+		if err != nil {
+			return err
+		}
+		return r.createTask(ctx, record, mounts)
+	},
 }
 
 // runThenKill runs the containers under a runtime in another process, and kills that process.
 func (h *host) runThenKill(containers ...agent.ContainerSpec) {
 	h.t.Helper()
-	task := victimTask{Config: h.config, Containers: containers}
+	h.sacrifice(victimTask{Config: h.config, Containers: containers})
+}
+
+// sacrifice has another process do the task, and kills that process.
+func (h *host) sacrifice(task victimTask) {
+	h.t.Helper()
 	task.Config.Logger = nil
 	encoded, err := json.Marshal(task)
 	if err != nil {

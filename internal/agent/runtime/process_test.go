@@ -193,42 +193,16 @@ func TestRestart(t *testing.T) {
 // Restart goes on from wherever Berth died in the middle of one.
 func TestRestartInterrupted(t *testing.T) {
 	t.Parallel()
-	steps := []func(r *Runtime, ctx context.Context, record containerRecord) error{
-		func(r *Runtime, ctx context.Context, record containerRecord) error {
-			return r.recordExit(ctx, record, 42, time.Now())
-		},
-		func(r *Runtime, ctx context.Context, record containerRecord) error {
-			return r.deleteTask(ctx, record.ID, record.Labels[labelTask])
-		},
-		func(r *Runtime, ctx context.Context, record containerRecord) error {
-			mounts, err := r.engine.snapshots.Mounts(ctx, record.SnapshotKey)
-			if err != nil {
-				return err
-			}
-			return r.createTask(ctx, record, mounts)
-		},
-	}
-	for n := range len(steps) + 1 {
+	for n := 1; n <= len(restartSteps); n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
 			r := h.open()
 			c := testContainer(importBusybox(t, r), "c1", "test -e /mark && exec sleep 1000; touch /mark; exit 42")
-			run(t, r, c)
-			waitPhase(t, r, "c1", agent.PhaseStopped)
-			ctx := r.call(t.Context())
-			record, err := r.engine.containers.Get(ctx, "c1")
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, step := range steps[:n] {
-				if err := step(r, ctx, record); err != nil {
-					t.Fatal(err)
-				}
-			}
 			if err := r.Close(); err != nil {
 				t.Fatal(err)
 			}
+			h.sacrifice(victimTask{Config: h.config, Containers: []agent.ContainerSpec{c}, RestartSteps: n})
 			r = h.openForTest()
 			state, ok, err := r.Inspect(t.Context(), "c1")
 			stopped := state.Phase == agent.PhaseStopped && state.ExitCode == 42

@@ -52,11 +52,15 @@ func Main() {
 			if err != nil {
 				return nil, err
 			}
-			service, err := task.NewTaskService(ic.Context, publisher.(containerdshim.Publisher), stop.(shutdown.Service))
+			// The watcher of OOM kills ends with a context that was cancelled, and takes the shim's own word
+			// for its end for a failure, to be logged as fast as it can.
+			ctx, cancel := context.WithCancel(context.WithoutCancel(ic.Context))
+			context.AfterFunc(ic.Context, cancel)
+			service, err := task.NewTaskService(ctx, publisher.(containerdshim.Publisher), stop.(shutdown.Service))
 			if err != nil {
 				return nil, err
 			}
-			return uninterrupted{service}, nil
+			return newUninterrupted(service, ownSocket()), nil
 		},
 	})
 	containerdshim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))

@@ -37,7 +37,7 @@ func TestStartOutlivesItsCaller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (uninterrupted{s}).RegisterTTRPC(server); err != nil {
+	if err := newUninterrupted(s, "").RegisterTTRPC(server); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
