@@ -92,7 +92,9 @@ func (s *Server) protection(w http.ResponseWriter, r *http.Request, source netip
 		fail(http.StatusInternalServerError, arn, "ServerException", "this host has no server to ask")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), protectTimeout)
+	// Not the request's context: it ends with the sending side of the connection too, which simple
+	// clients close once they have asked.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), protectTimeout)
 	defer cancel()
 	reply, err := s.cfg.Protect.Protect(ctx, req)
 	switch {

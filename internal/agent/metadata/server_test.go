@@ -261,3 +261,34 @@ func (r *recorder) Write(b []byte) (int, error) {
 	r.WriteHeader(http.StatusOK)
 	return r.body.Write(b)
 }
+
+// TestClientsThatCloseTheirSide: one that has sent its request and closes its side, as `nc` does, is
+// answered.
+func TestClientsThatCloseTheirSide(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{})
+	s, _ := server(t, processes{}, protector(func(ctx context.Context, r *dispatchpb.ProtectionRequest) (*dispatchpb.ProtectionReply, error) {
+		close(asked)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond): // by then net/http has seen the end of what the client sends
+			return &dispatchpb.ProtectionReply{Enabled: true}, nil
+		}
+	}))
+	addr, _ := serve(t, s)
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /api/%s/task-protection/v1/state HTTP/1.0\r\nHost: 169.254.170.2\r\n\r\n", s.EndpointID(onHost().Task, 0))
+	<-asked
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(answer), `"ProtectionEnabled":true`) {
+		t.Errorf("%v, %s", err, answer)
+	}
+}

@@ -194,7 +194,8 @@ func (m *meter) read(ctx context.Context, id string) (reading, error) {
 	if !g.last.now.At.IsZero() && time.Since(g.last.now.At) < readAgain {
 		return g.last, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readPatience)
+	// The reading is not this asker's alone, who may have left.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readPatience)
 	defer cancel()
 	u, err := m.processes.Usage(ctx, id)
 	if err != nil {
