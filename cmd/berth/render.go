@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,6 +33,36 @@ func (r *renderer) f(format string, args ...any) {
 	}
 }
 
+// tame makes texts printable that come from containers, registries and clients.
+func tame(e history.Explanation) history.Explanation {
+	e.Why, e.Reason = printable(e.Why), printable(e.Reason)
+	each := func(texts []string) []string {
+		out := make([]string, len(texts))
+		for i, s := range texts {
+			out[i] = printable(s)
+		}
+		return out
+	}
+	e.Hints, e.Notes = each(e.Hints), each(e.Notes)
+	e.Timeline = slices.Clone(e.Timeline)
+	for i := range e.Timeline {
+		e.Timeline[i].Cause = printable(e.Timeline[i].Cause)
+	}
+	e.Waiting = slices.Clone(e.Waiting)
+	for i := range e.Waiting {
+		e.Waiting[i].For, e.Waiting[i].Then = printable(e.Waiting[i].For), printable(e.Waiting[i].Then)
+	}
+	e.Containers = slices.Clone(e.Containers)
+	for i := range e.Containers {
+		c := &e.Containers[i]
+		c.Reason, c.HealthOutput, c.Output = printable(c.Reason), printable(c.HealthOutput), slices.Clone(c.Output)
+		for j := range c.Output {
+			c.Output[j].Text = printable(c.Output[j].Text)
+		}
+	}
+	return e
+}
+
 // list prints failures, one a paragraph of two lines.
 func (r *renderer) list(all []history.Explanation) {
 	if len(all) == 0 {
@@ -38,9 +70,10 @@ func (r *renderer) list(all []history.Explanation) {
 		return
 	}
 	for _, e := range all {
+		e = tame(e)
 		ago := history.Duration(r.now.Sub(e.At)) + " ago"
-		r.f("%s  %s %s  %s\n", r.paint.dim(fmt.Sprintf("%-10s", ago)), e.Kind, r.paint.bold(shortID(e.ID)), r.subject(e))
-		r.f("            %s\n", e.Why)
+		r.f("%s  %s %s  %s\n", r.paint.dim(fmt.Sprintf("%-14s", ago)), e.Kind, r.paint.bold(shortID(e.ID)), r.subject(e))
+		r.f("                %s\n", e.Why)
 	}
 	r.f("\n%s\n", r.paint.dim("`berth explain ID` tells more of one."))
 }
@@ -62,6 +95,7 @@ func (r *renderer) subject(e history.Explanation) string {
 
 // explanation prints one: first why, then what there is to it.
 func (r *renderer) explanation(e history.Explanation) {
+	e = tame(e)
 	state := e.State
 	if e.Desired == "STOPPED" && e.State != "STOPPED" {
 		state += " → STOPPED"
@@ -88,7 +122,11 @@ func (r *renderer) facts(e history.Explanation) {
 	if e.Host != "" {
 		r.f("%-10s  %s\n", "host", e.Host)
 	}
-	if e.Code != "" {
+	switch {
+	case e.Code == "":
+	case strings.Contains(e.Why, e.Reason):
+		r.f("%-10s  %s\n", "stop code", e.Code)
+	default:
 		r.f("%-10s  %s: %s\n", "stop code", e.Code, e.Reason)
 	}
 	if e.Needs != "" {
@@ -120,6 +158,7 @@ func (r *renderer) timeline(e history.Explanation) {
 		return
 	}
 	t := table{title: "TIMELINE"}
+	told := map[string]bool{}
 	for i, s := range e.Timeline {
 		after := ""
 		if i > 0 {
@@ -127,6 +166,10 @@ func (r *renderer) timeline(e history.Explanation) {
 		}
 		what := strings.TrimSpace(s.Container + " " + s.What)
 		cause := s.Cause
+		if told[cause] && len(cause) > 20 {
+			cause = "" // long, and said above
+		}
+		told[s.Cause] = true
 		if s.By != "" {
 			cause = strings.TrimPrefix(cause+", by "+s.By, ", ")
 		}
@@ -184,7 +227,7 @@ func (r *renderer) containers(e history.Explanation) {
 			r.f("  %s: %s\n", c.Name, c.Reason)
 		}
 		if c.HealthOutput != "" {
-			r.f("  %s: its last check said: %s\n", c.Name, printable(c.HealthOutput))
+			r.f("  %s: its last check said: %s\n", c.Name, c.HealthOutput)
 		}
 	}
 	for _, c := range e.Containers {
@@ -193,7 +236,7 @@ func (r *renderer) containers(e history.Explanation) {
 		}
 		r.f("\n%s\n", r.paint.bold("LAST OUTPUT OF "+c.Name))
 		for _, l := range c.Output[max(0, len(c.Output)-shownLines):] {
-			text := printable(l.Text)
+			text := l.Text
 			if l.Stream == "stderr" {
 				text = r.paint.warn(text)
 			}
@@ -243,8 +286,12 @@ func (r *renderer) verdicts(e history.Explanation) {
 	r.table(&t)
 }
 
-// printable keeps a container's output from steering the terminal.
+// escapes are the sequences that colour text and move the cursor.
+var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`)
+
+// printable keeps a text from steering the terminal.
 func printable(s string) string {
+	s = escapes.ReplaceAllString(s, "")
 	return strings.Map(func(c rune) rune {
 		if c < ' ' && c != '\t' || c == 0x7f || c >= 0x80 && c < 0xa0 {
 			return '\uFFFD'

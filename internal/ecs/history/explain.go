@@ -149,7 +149,7 @@ func (t *Task) fate(i int, checked bool, now time.Time) ContainerFate {
 	case c.LastStatus == lifecycle.ContainerRunning:
 		f.Ran = max(now.Sub(start), 0)
 	}
-	if checked {
+	if checked && (c.Health != lifecycle.Unknown || c.LastStatus == lifecycle.ContainerRunning) {
 		f.Health = string(c.Health)
 		if c.Health == lifecycle.Unhealthy {
 			f.HealthOutput = c.HealthOutput
@@ -216,7 +216,7 @@ func (t *Task) steps() []Step {
 	return steps
 }
 
-// Duration is a time span for people: three digits at most.
+// Duration is a time span for people: as precise as it matters.
 func Duration(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -229,8 +229,12 @@ func Duration(d time.Duration) string {
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < 100*time.Second:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < 10*time.Minute:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
 	case d < 100*time.Minute:
 		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 10*time.Hour:
+		return fmt.Sprintf("%.1f h", d.Hours())
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d h", int(d.Hours()))
 	}

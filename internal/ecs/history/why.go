@@ -18,7 +18,7 @@ func (t *Task) why(e *Explanation, now time.Time) string {
 		if t.Status.LastStatus != lifecycle.Stopped {
 			why = "it is being stopped: " + why
 			if len(e.Waiting) > 0 {
-				why += "; now " + e.Waiting[0].say(now)
+				why += "; now it " + e.Waiting[0].say(now)
 			}
 		}
 		return why
@@ -44,13 +44,13 @@ func (t *Task) why(e *Explanation, now time.Time) string {
 func (w Waiting) say(now time.Time) string {
 	s := "waits: " + w.For
 	if w.Container != "" {
-		s = fmt.Sprintf("waits: container %q: %s", w.Container, w.For)
+		s = fmt.Sprintf("waits: container %q, %s", w.Container, w.For)
 	}
 	if !w.Since.IsZero() {
 		s += ", for " + Duration(now.Sub(w.Since)) + " so far"
 	}
 	if !w.Deadline.IsZero() {
-		s += ", for " + Duration(w.Deadline.Sub(now)) + " at most"
+		s += ", and " + Duration(w.Deadline.Sub(now)) + " more at most"
 		if w.Then != "" {
 			s += ", then " + w.Then
 		}
@@ -114,7 +114,7 @@ func (t *Task) whyExited(i int) string {
 	case strings.HasPrefix(c.Reason, "OutOfMemoryError"):
 		b.WriteString("ran out of memory")
 		if limit := spec.Memory; limit != "" && limit != "0" {
-			fmt.Fprintf(&b, ", of which it may have %s MiB,", limit)
+			fmt.Fprintf(&b, " (its limit is %s MiB)", limit)
 		}
 		b.WriteString(" and was killed")
 	case c.ExitCode == nil:
