@@ -203,7 +203,8 @@ func (s *Service) UpdateContainerInstancesState(ctx context.Context, in *ecs.Upd
 				row.Value = &next
 				state.ContainerInstances.Put(tx, row.Key, &next)
 			}
-			out.ContainerInstances = append(out.ContainerInstances, s.describeInstance(tx, row))
+			// From the snapshot: what is told of its tasks is nothing that the change depends on.
+			out.ContainerInstances = append(out.ContainerInstances, s.describeInstance(tx.Snapshot(), row))
 		}
 		return nil
 	})

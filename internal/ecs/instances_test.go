@@ -59,6 +59,53 @@ func TestADrainingInstanceGetsNoTasks(t *testing.T) {
 	}
 }
 
+// What a call reads of an instance's tasks does not count against what a transaction can hold.
+func TestAnInstanceOfManyTasks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.createCluster("demo")
+	w.connect("h1", 64)
+	w.createProvider("web")
+	if _, err := w.associate("demo", []ecs.CapacityProviderStrategyItem{item("web", 0, 1)}, "web"); err != nil {
+		t.Fatal(err)
+	}
+	arn := w.instances("demo")[0]
+	w.put("demo", attribute("berth.capacity-provider", "web", arn))
+	def := w.register("web", nil)
+	for range 15 {
+		for _, task := range w.run("demo", def, 10).Tasks {
+			w.report(*task.TaskArn, "RUNNING", nil)
+		}
+	}
+	if out := w.setState("DRAINING", arn); *out.ContainerInstances[0].RunningTasksCount != 150 {
+		t.Errorf("%d tasks", *out.ContainerInstances[0].RunningTasksCount)
+	}
+	in := &ecs.DeregisterContainerInstanceInput{Cluster: api.Ptr("demo"), ContainerInstance: &arn, Force: api.Ptr(true)}
+	if _, err := w.ecs.DeregisterContainerInstance(w.ctx, in); err != nil {
+		t.Fatal(err)
+	}
+	list := &ecs.ListTasksInput{Cluster: api.Ptr("demo"), DesiredStatus: "STOPPED", ContainerInstance: &arn}
+	for stopped := 0; ; {
+		out, err := w.ecs.ListTasks(w.ctx, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range out.TaskArns {
+			w.report(task, "STOPPED", nil)
+		}
+		stopped += len(out.TaskArns)
+		if list.NextToken = out.NextToken; list.NextToken == nil {
+			if stopped != 150 {
+				t.Errorf("%d tasks asked to stop", stopped)
+			}
+			break
+		}
+	}
+	if _, err := w.associate("demo", nil, "FARGATE"); err != nil {
+		t.Errorf("a provider of stopped tasks: %v", err)
+	}
+}
+
 func TestDeregistration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -369,7 +369,7 @@ func (s *Service) PutClusterCapacityProviders(ctx context.Context, in *ecs.PutCl
 			return err
 		}
 		for _, name := range row.Value.CapacityProviders {
-			if !slices.Contains(c.CapacityProviders, name) && providerInUse(tx, row.Key, name) {
+			if !slices.Contains(c.CapacityProviders, name) && providerInUse(tx.Snapshot(), row.Key, name) {
 				return &ecs.ResourceInUseException{Message: "The specified capacity provider is in use and cannot be removed."}
 			}
 		}
