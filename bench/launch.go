@@ -23,7 +23,7 @@ func launch(b *bench) {
 	}
 	w := newWorkload(b, harness.Start(b, harness.Options{}))
 	bare := startContainerd(b)
-	dock := startDocker(b)
+	dock := startDocker(b, false)
 	for _, network := range []string{"none", "host"} {
 		var ours, theirs, filtered, dockers []time.Duration
 		stages := map[string][]time.Duration{}
@@ -58,7 +58,11 @@ var launchStages = []string{"RunTask answered", "assigned to the agent", "image"
 
 // launch runs one task that ends by itself.
 func (w *workload) launch(network types.NetworkMode) (time.Duration, map[string]time.Duration) {
-	definition := w.define(network, "stamp")
+	return w.launchOf(w.define(network, "stamp"))
+}
+
+// launchOf is launch for a definition whose container is "app".
+func (w *workload) launchOf(definition string) (time.Duration, map[string]time.Duration) {
 	sent := time.Now()
 	arns := w.run(1, definition)
 	answered := time.Now()
@@ -114,7 +118,7 @@ func hundred(b *bench) {
 	ours := last.Sub(sent)
 	w.stop(arns)
 
-	d := startDocker(b)
+	d := startDocker(b, false)
 	d.docker("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
 	sent = time.Now()
 	d.docker("service", "create", "--detach", "--name", "hundred", "--network", "host", "--replicas", "100",

@@ -40,7 +40,10 @@ var measurements = []struct {
 	{"idle", idle},
 	{"placement", placement},
 	{"launch", launch},
+	{"bridge", bridge},
+	{"chain", chain},
 	{"hundred", hundred},
+	{"churn", churn},
 }
 
 func main() {
@@ -48,7 +51,7 @@ func main() {
 		os.Exit(execInNewNamespace(os.Args[2:]))
 	}
 	short := flag.Bool("short", false, "fewer repetitions and a shorter idle time; docs/benchmarks.md is left alone")
-	only := flag.String("only", "", "measure only those whose name matches this regular expression: idle, placement, launch, hundred")
+	only := flag.String("only", "", "measure only those whose name matches this regular expression: idle, placement, launch, bridge, chain, hundred, churn")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

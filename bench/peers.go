@@ -170,12 +170,17 @@ type docker struct {
 	*daemon
 }
 
-func startDocker(b *bench) *docker {
+// startDocker starts Docker without its bridge, unless that is asked for.
+func startDocker(b *bench, withBridge bool) *docker {
+	network := []string{"--bridge", "none"}
+	if withBridge {
+		network = []string{"--bip", "172.30.0.1/16"}
+	}
 	d := startDaemon(b, "docker", func(d *daemon) []string {
-		return []string{filepath.Join(d.root, "usr/sbin/dockerd"), "--host", "unix://" + d.socket,
+		return append([]string{filepath.Join(d.root, "usr/sbin/dockerd"), "--host", "unix://" + d.socket,
 			"--data-root", filepath.Join(d.dir, "data"), "--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"),
 			"--add-runtime", "same=" + runcBinary(b), "--default-runtime", "same",
-			"--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--log-level", "error"}
+			"--iptables=false", "--ip-forward=false", "--ip-masq=false", "--log-level", "error"}, network...)
 	})
 	k := &docker{b, d}
 	harness.Poll(b, 30*time.Second, "docker to answer", func() bool { _, err := k.try("version"); return err == nil })
@@ -203,9 +208,9 @@ func (d *docker) docker(args ...string) string {
 }
 
 // launch is `docker run -d` until the container's first instruction.
-func (d *docker) launch(network string) time.Duration {
+func (d *docker) launch(network string, options ...string) time.Duration {
 	sent := time.Now()
-	id := d.docker("run", "--detach", "--network", network, "--memory", "16m", imageName, "stamp")
+	id := d.docker(append(append([]string{"run", "--detach", "--network", network, "--memory", "16m"}, options...), imageName, "stamp")...)
 	d.docker("wait", id)
 	at, ok := parseStamp(d.docker("logs", id))
 	if !ok {

@@ -35,15 +35,23 @@ func newWorkload(b *bench, berth *harness.Berth) *workload {
 	return w
 }
 
-// define registers a definition once.
+// define registers a definition of one container once.
 func (w *workload) define(mode types.NetworkMode, command string) string {
-	key := string(mode) + "-" + command
+	return w.defineAs(string(mode)+"-"+command, mode, app("app", command))
+}
+
+// app is a container of the test program.
+func app(name, command string) types.ContainerDefinition {
+	return types.ContainerDefinition{Name: aws.String(name), Image: aws.String(imageName), Memory: aws.Int32(16), Command: []string{command}, StopTimeout: aws.Int32(2)}
+}
+
+// defineAs registers a definition once, under a key that is its family.
+func (w *workload) defineAs(key string, mode types.NetworkMode, containers ...types.ContainerDefinition) string {
 	if arn, ok := w.defined[key]; ok {
 		return arn
 	}
 	out, err := w.ecs.RegisterTaskDefinition(w.ctx, &ecs.RegisterTaskDefinitionInput{
-		Family: aws.String(key), NetworkMode: mode,
-		ContainerDefinitions: []types.ContainerDefinition{{Name: aws.String("app"), Image: aws.String(imageName), Memory: aws.Int32(16), Command: []string{command}, StopTimeout: aws.Int32(2)}},
+		Family: aws.String(key), NetworkMode: mode, ContainerDefinitions: containers,
 	})
 	if err != nil {
 		w.Fatalf("RegisterTaskDefinition: %v", err)
@@ -58,7 +66,11 @@ func (w *workload) runTasks(n int32, command string) []string {
 }
 
 func (w *workload) run(n int32, definition string) []string {
-	out, err := w.ecs.RunTask(w.ctx, &ecs.RunTaskInput{Cluster: aws.String(cluster), TaskDefinition: &definition, Count: &n})
+	in := &ecs.RunTaskInput{Cluster: aws.String(cluster), TaskDefinition: &definition, Count: &n}
+	if strings.Contains(definition, "/"+string(types.NetworkModeAwsvpc)+"-") {
+		in.NetworkConfiguration = &types.NetworkConfiguration{AwsvpcConfiguration: &types.AwsVpcConfiguration{Subnets: []string{"subnet-00000000000000000"}}}
+	}
+	out, err := w.ecs.RunTask(w.ctx, in)
 	if err != nil {
 		w.Fatalf("RunTask: %v", err)
 	}

@@ -40,7 +40,7 @@ var taskMembers = []member{
 			}
 		}
 		w.stopped(w.run(w.define(constrained("attribute:ecs.os-type == linux"), w.shell("true"))))
-		if reason := w.notPlaced(w.define(constrained("attribute:ecs.os-type == windows"), w.shell("true"))); reason != "MemberOf placement constraint unsatisfied" {
+		if reason := w.notPlaced(w.define(constrained("attribute:ecs.os-type == windows"), w.shell("true"))); reason != "MemberOf placement constraint unsatisfied." {
 			w.Errorf("it was not placed because of %q", reason)
 		}
 	}},

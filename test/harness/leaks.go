@@ -318,6 +318,12 @@ func (p Process) PSS() (int64, error) {
 	return 0, fmt.Errorf("no Pss of process %d", p.Pid)
 }
 
+// Files counts the process's open file descriptors.
+func (p Process) Files() (int, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Pid))
+	return len(entries), err
+}
+
 // CPUTicks is the processor time a process has used, in clock ticks of 1/100 s.
 func (p Process) CPUTicks() (int64, error) {
 	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Pid), "stat"))
