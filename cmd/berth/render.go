@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	shownLines = 10 // of a container's output
+	shownLines = 10  // of a container's output
+	shownCell  = 100 // characters of a cell that could hold a whole error
 	wrapAt     = 100
 )
 
@@ -148,7 +149,7 @@ func (r *renderer) waiting(e history.Explanation) {
 		if !w.Deadline.IsZero() {
 			left = history.Duration(w.Deadline.Sub(r.now)) + " more"
 		}
-		t.add(cmp.Or(w.Container, "(task)"), w.For, since, left, w.Then)
+		t.add(cmp.Or(w.Container, "(task)"), history.Gist(w.For, shownCell), since, left, history.Gist(w.Then, shownCell))
 	}
 	r.table(&t)
 }
@@ -170,6 +171,7 @@ func (r *renderer) timeline(e history.Explanation) {
 			cause = "" // long, and said above
 		}
 		told[s.Cause] = true
+		cause = history.Gist(cause, shownCell)
 		if s.By != "" {
 			cause = strings.TrimPrefix(cause+", by "+s.By, ", ")
 		}

@@ -138,18 +138,34 @@ func (t *Task) whyExited(i int) string {
 	return b.String()
 }
 
-// oneLine makes a sentence's part of a text: its first line with something in it, 200 characters at most.
+// oneLine makes a sentence's part of a text: its first line with something in it, shortened.
 func oneLine(s, otherwise string) string {
 	for line := range strings.Lines(s) {
-		if line = strings.TrimSpace(line); line == "" {
-			continue
+		if line = strings.TrimSpace(line); line != "" {
+			return Gist(line, 200)
 		}
-		if r := []rune(line); len(r) > 200 {
-			line = string(r[:199]) + "…"
-		}
-		return line
 	}
 	return otherwise
+}
+
+// Gist shortens a chain of errors to n characters or somewhat less: what it begins with says what kind of
+// error it is, what it ends with what was wrong, and the steps between matter least.
+func Gist(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	head, rest, chain := strings.Cut(s, ": ")
+	left := n - len([]rune(head)) - 4
+	if !chain || left < n/2 {
+		return string(r[:n-1]) + "…"
+	}
+	tail := []rune(rest)
+	tail = tail[max(0, len(tail)-left):]
+	if _, clean, ok := strings.Cut(string(tail), ": "); ok && len([]rune(clean)) > left/3 {
+		tail = []rune(clean)
+	}
+	return head + ": … " + string(tail)
 }
 
 // signals by their number, with what they usually mean.
