@@ -745,7 +745,7 @@ func newWorld(dir string) *world {
 		network: &fakeNetwork{up: map[string]bool{}},
 		output:  &fakeOutput{attached: map[string]bool{}},
 		bridge:  &fakeBridge{up: map[string]Endpoint{}}, volumes: &fakeVolumes{of: map[string]bool{}},
-		server:  newFakeServer(), lis: bufconn.Listen(1 << 16), grpc: grpc.NewServer(), bootID: "boot-1", disk: disk{noSync: true},
+		server: newFakeServer(), lis: bufconn.Listen(1 << 16), grpc: grpc.NewServer(), bootID: "boot-1", disk: disk{noSync: true},
 	}
 	dispatchpb.RegisterDispatchServer(w.grpc, w.server)
 	go w.grpc.Serve(w.lis)

@@ -241,7 +241,7 @@ func (m *machine) stop(reason string, now time.Time) {
 	if m.p.Stopping {
 		return
 	}
-	m.p.Stopping, m.p.StopReason = true, reason
+	m.p.Stopping, m.p.StoppingAt, m.p.StopReason = true, now, reason
 	m.touch(now, true)
 }
 

@@ -38,8 +38,9 @@ type progress struct {
 	// Networked says that the task has its namespace and interface.
 	Networked bool `json:"networked,omitempty"`
 	// Stopping is set once the task is on its way down; StopReason says why, in ECS's words.
-	Stopping   bool   `json:"stopping,omitempty"`
-	StopReason string `json:"stopReason,omitempty"`
+	Stopping   bool      `json:"stopping,omitempty"`
+	StoppingAt time.Time `json:"stoppingAt,omitzero"`
+	StopReason string    `json:"stopReason,omitempty"`
 	// Clearing is set once every container has stopped and none can start any more. Only then is
 	// anything deleted.
 	Clearing bool `json:"clearing,omitempty"`

@@ -175,7 +175,7 @@ func (m *machine) waitingToStop() (out []*dispatchpb.Waiting) {
 		if !cp.Started || cp.Exited {
 			continue
 		}
-		w := &dispatchpb.Waiting{Container: c.Name}
+		w := &dispatchpb.Waiting{Container: c.Name, Since: stamp(m.p.StoppingAt)}
 		switch {
 		case !cp.SignaledAt.IsZero() && m.killed[i].IsZero():
 			w.Reason, w.Since = "exiting after its stop signal", stamp(cp.SignaledAt)
@@ -185,8 +185,13 @@ func (m *machine) waitingToStop() (out []*dispatchpb.Waiting) {
 			w.Deadline, w.Then = stamp(m.killed[i].Add(killPatience)), "it is killed again"
 		case !m.task.Kill && !m.graph.mayStop(i, m.down):
 			for _, u := range m.graph.users[i] {
-				if !m.down(u) {
-					w.Reason = m.task.Containers[u].Name + " to stop first, which depends on it"
+				if m.down(u) {
+					continue
+				}
+				name := m.task.Containers[u].Name
+				w.Reason = name + " to stop first, which depends on it"
+				if at := m.p.Containers[u].SignaledAt; !at.IsZero() {
+					w.Deadline, w.Then = stamp(at.Add(m.patience(u))), name+" is killed"
 				}
 			}
 		default:
