@@ -48,9 +48,11 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 			h.close()
 		}
 	}()
+	// What is Berth's own no container gets, also of the other instances that run.
+	own := []string{in.DataDir, filepath.Dir(in.RunDir)}
 	if h.runtime, err = runtime.Open(ctx, runtime.Config{
 		Root: in.Path("containerd"), RunDir: in.Run("c"), RuntimeDir: in.Path("runtime"), Instance: in.ID,
-		RegistryMap: set.registryMap, Logger: log.With("room", "runtime"),
+		RegistryMap: set.registryMap, Hidden: own, Logger: log.With("room", "runtime"),
 	}); err != nil {
 		return nil, fmt.Errorf("start the container runtime: %w", err)
 	}
@@ -67,8 +69,8 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 		return nil, fmt.Errorf("start the logger: %w", err)
 	}
 	if h.volumes, err = volumes.Open(volumes.Config{
-		Dir: in.Path("volumes"), EFSDir: in.Path("efs"), Protected: []string{in.DataDir, in.RunDir},
-		Logger: log.With("room", "volumes"),
+		Dir: in.Path("volumes"), EFSDir: in.Path("efs"), Protected: own,
+		Allowed: []string{in.Run("c", runtime.SocketName)}, Logger: log.With("room", "volumes"),
 	}); err != nil {
 		return nil, fmt.Errorf("prepare the volumes: %w", err)
 	}

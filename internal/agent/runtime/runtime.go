@@ -57,6 +57,8 @@ type Config struct {
 	// CDIDir is a further directory of CDI specifications, besides /etc/cdi and /var/run/cdi, whose
 	// entries it overrides; empty: none.
 	CDIDir string
+	// Hidden are directories that containers do not see, also where they mount one above them.
+	Hidden []string
 	Logger *slog.Logger // nil: discarded
 }
 
@@ -135,6 +137,7 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 		return nil, err
 	}
 	r.host.unified = r.cgroups.unified != ""
+	r.host.hidden = realDirs(config.Hidden)
 	if err := os.MkdirAll(config.RunDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make the run directory: %w", err)
 	}

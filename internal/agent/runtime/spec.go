@@ -54,10 +54,11 @@ type hostFacts struct {
 	capabilities []string // those this process may pass on, "CAP_…"
 	maxNoFile    uint64   // highest limit of open files this process may give
 	maskedPaths  []string
-	unified      bool   // cgroup version 2
-	memory       uint64 // bytes of RAM
-	swapLimit    bool   // the kernel limits swap by cgroup
-	swappiness   bool   // and knows how eagerly, as only version 1 does
+	hidden       []string // Config.Hidden
+	unified      bool     // cgroup version 2
+	memory       uint64   // bytes of RAM
+	swapLimit    bool     // the kernel limits swap by cgroup
+	swappiness   bool     // and knows how eagerly, as only version 1 does
 	seccomp      func(*specs.Spec) *specs.LinuxSeccomp
 	apparmor     bool // profiles are enforced
 }
@@ -151,6 +152,7 @@ func buildSpec(in specInput) (*specs.Spec, error) {
 	if c.Privileged {
 		privilege(s)
 	}
+	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, hidden(in.host.hidden, in.container.Mounts)...)
 	grant(s, in.devices)
 	if in.host.seccomp != nil && security.filtered(c.Privileged) {
 		s.Linux.Seccomp = in.host.seccomp(s)
