@@ -152,6 +152,7 @@ func Open(ctx context.Context, cfg Config) (_ *Network, err error) {
 func (n *Network) Close() error {
 	n.watcher.stop()
 	n.ports.close()
+	n.rules.disconnect()
 	if n.nl != nil {
 		n.nl.Close()
 	}

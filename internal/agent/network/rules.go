@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -28,6 +29,19 @@ type rules struct {
 	metadata uint16
 	// hostMetadata is the claim to redirect metadataAddr for the host's own processes, nil without it.
 	hostMetadata *claim
+	// conn changes the map of ports; nil before the first change and after an error. It is kept because
+	// the kernel, when such a socket is closed, first waits until what was removed is out of use: 12 ms.
+	conn *nftables.Conn
+}
+
+// disconnect lets conn go.
+func (r *rules) disconnect() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		r.conn.CloseLasting()
+		r.conn = nil
+	}
 }
 
 // ruleset is the instance's table. It is replaced as a whole, in one transaction; tasks come and go
@@ -126,21 +140,17 @@ func (m mapping) element() nftables.SetElement {
 	}
 }
 
-// changePorts calls add for the mappings in parts that fit into a netlink attribute of 64 KiB.
-func changePorts(table *nftables.Table, ports []mapping, change func(*nftables.Set, []nftables.SetElement) error) error {
-	const most = 400
-	for len(ports) > 0 {
-		k := min(len(ports), most)
-		elements := make([]nftables.SetElement, 0, k)
-		for _, m := range ports[:k] {
-			elements = append(elements, m.element())
-		}
-		if err := change(portMap(table), elements); err != nil {
-			return err
-		}
-		ports = ports[k:]
+// mostPorts is how many ports to change in one transaction, which has to fit into a socket's buffer, and
+// as elements into an attribute of 64 KiB.
+const mostPorts = 400
+
+// elements are mappings in the map.
+func elements(ports []mapping) []nftables.SetElement {
+	e := make([]nftables.SetElement, 0, len(ports))
+	for _, m := range ports {
+		e = append(e, m.element())
 	}
-	return nil
+	return e
 }
 
 func (r ruleset) install(c *nftables.Conn) error {
@@ -149,11 +159,9 @@ func (r ruleset) install(c *nftables.Conn) error {
 	c.DelTable(table)
 	c.AddTable(table)
 	ports := portMap(table)
-	if err := c.AddSet(ports, nil); err != nil {
+	first := r.ports[:min(len(r.ports), mostPorts)]
+	if err := c.AddSet(ports, elements(first)); err != nil {
 		return fmt.Errorf("describe the map of ports: %w", err)
-	}
-	if err := changePorts(table, r.ports, c.SetAddElements); err != nil {
-		return fmt.Errorf("describe the mapped ports: %w", err)
 	}
 	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) func(parts ...[]expr.Any) {
 		accept := nftables.ChainPolicyAccept
@@ -215,6 +223,24 @@ func (r ruleset) install(c *nftables.Conn) error {
 		translate(expr.NATTypeSourceNAT, gateway))
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("install nftables table %s: %w", table.Name, err)
+	}
+	return changePorts(c, table, r.ports[len(first):], true)
+}
+
+// changePorts adds mappings, which the map may have, or removes them.
+func changePorts(c *nftables.Conn, table *nftables.Table, ports []mapping, add bool) error {
+	for some := range slices.Chunk(ports, mostPorts) {
+		// To add what is there is no error, but to remove what is not is one.
+		err := c.SetAddElements(portMap(table), elements(some))
+		if err == nil && !add {
+			err = c.SetDeleteElements(portMap(table), elements(some))
+		}
+		if err == nil {
+			err = c.Flush()
+		}
+		if err != nil {
+			return fmt.Errorf("change the mapped ports: %w", err)
+		}
 	}
 	return nil
 }
@@ -349,24 +375,24 @@ func (n *Network) mapPorts(ports []mapping, add bool) error {
 	}
 	n.rules.mu.Lock()
 	defer n.rules.mu.Unlock()
-	c, err := n.nftables()
-	if err != nil {
-		return err
-	}
-	table := ruleset{inst: n.inst}.table()
-	// To add what is there is no error, but to remove what is not is one.
-	err = changePorts(table, ports, c.SetAddElements)
-	if err == nil && !add {
-		err = changePorts(table, ports, c.SetDeleteElements)
-	}
-	if err == nil {
-		err = c.Flush()
-	}
+	err := n.mapPortsLocked(ports, add)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
-		return n.installRulesLocked() // somebody changed the table
+		err = n.installRulesLocked() // somebody changed the table
 	}
-	if err != nil {
-		return fmt.Errorf("change the mapped ports: %w", err)
+	return err
+}
+
+func (n *Network) mapPortsLocked(ports []mapping, add bool) (err error) {
+	if n.rules.conn == nil {
+		if n.rules.conn, err = nftables.New(nftables.WithNetNSFd(n.host), nftables.AsLasting()); err != nil {
+			n.rules.conn = nil
+			return fmt.Errorf("open nftables: %w", err)
+		}
+	}
+	if err := changePorts(n.rules.conn, ruleset{inst: n.inst}.table(), ports, add); err != nil {
+		n.rules.conn.CloseLasting() // answers may be under way
+		n.rules.conn = nil
+		return err
 	}
 	return nil
 }
