@@ -74,6 +74,14 @@ type internal struct {
 
 func (e *internal) Unwrap() error { return e.cause }
 
+// s3Texts are S3's own words for refusals.
+var s3Texts = map[string]string{
+	"AccessDenied":         "Access Denied",
+	"InvalidAccessKeyId":   "The AWS Access Key Id you provided does not exist in our records.",
+	"ExpiredToken":         "The provided token has expired.",
+	"RequestTimeTooSkewed": "The difference between the request time and the current time is too large.",
+}
+
 // expose turns an error into what may be shown to a caller who speaks p. Every error that is not meant
 // for the caller is logged here, with its stack if it was a panic. svc may be nil.
 func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, p api.Protocol, err error) api.Error {
@@ -86,7 +94,11 @@ func (g *Gateway) expose(ctx context.Context, id string, svc *api.Service, p api
 			style = sigv4.Query
 		}
 		code, status := refused.Code(style)
-		return &api.CommonError{Code: code, Message: refused.Message, Status: status}
+		message := refused.Message
+		if text := s3Texts[code]; style == sigv4.S3 && text != "" {
+			message = text
+		}
+		return &api.CommonError{Code: code, Message: message, Status: status}
 	}
 	if known := api.Error(nil); errors.As(err, &known) {
 		return known

@@ -92,7 +92,10 @@ func encoding(t s3.EncodingType) (func(string) string, error) {
 	case "":
 		return func(s string) string { return s }, nil
 	case s3.EncodingTypeUrl:
-		return func(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2F", "/") }, nil
+		// Clients differ in what they make of a plus sign, so there is none.
+		return func(s string) string {
+			return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(s))
+		}, nil
 	}
 	return nil, invalidArgument("Invalid Encoding Method specified in Request", "encoding-type", string(t))
 }

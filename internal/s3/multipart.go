@@ -282,8 +282,7 @@ func (s *Service) judge(ctx context.Context, u *upload, listed []s3.CompletedPar
 	var composite []byte
 	last := 0
 	for i := range listed {
-		p := &listed[i]
-		n := int(api.Value(p.PartNumber))
+		n := int(api.Value(listed[i].PartNumber))
 		if n < 1 || n > maxParts {
 			return a, malformedXML()
 		}
@@ -291,6 +290,10 @@ func (s *Service) judge(ctx context.Context, u *upload, listed []s3.CompletedPar
 			return a, fail(400, "InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number.", api.Detail{Name: "UploadId", Value: u.id})
 		}
 		last = n
+	}
+	for i := range listed {
+		p := &listed[i]
+		n := int(*p.PartNumber)
 		info, err := s.blobs.Stat(ctx, u.part(n))
 		if errors.Is(err, blob.ErrNotFound) {
 			return a, invalidPart()

@@ -488,3 +488,22 @@ func (s *Service) CopyObject(ctx context.Context, in *s3.CopyObjectInput) (*s3.C
 	checksums(result, info.Metadata)
 	return &s3.CopyObjectOutput{CopyObjectResult: result}, nil
 }
+
+// GetObjectTagging answers no tags: none can be set. Clients ask before they copy.
+func (s *Service) GetObjectTagging(ctx context.Context, in *s3.GetObjectTaggingInput) (*s3.GetObjectTaggingOutput, error) {
+	b, err := s.bucket(ctx, in.Bucket, in.ExpectedBucketOwner)
+	if err != nil {
+		return nil, err
+	}
+	key, err := objectKey(b, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse(in); err != nil {
+		return nil, err
+	}
+	if _, err := s.blobs.Stat(ctx, key); err != nil {
+		return nil, putError(err, *in.Key)
+	}
+	return &s3.GetObjectTaggingOutput{TagSet: []s3.Tag{}}, nil
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -192,6 +193,8 @@ func putError(err error, key string) error {
 			api.Detail{Name: "ExpectedDigest", Value: wrong.Want}, api.Detail{Name: "CalculatedDigest", Value: wrong.Got})
 	case errors.As(err, &wrong):
 		return fail(400, "BadDigest", "The "+wrong.Algorithm+" you specified did not match the calculated checksum.")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fail(400, "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header")
 	case errors.Is(err, blob.ErrExists):
 		return preconditionFailed("If-None-Match")
 	case errors.Is(err, blob.ErrNoSpace):
