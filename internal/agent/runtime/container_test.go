@@ -278,7 +278,8 @@ func TestTaskLimits(t *testing.T) {
 	}
 	for i, path := range []string{filepath.Join(c.TaskID, quota), filepath.Join(c.TaskID, "c1", shares)} {
 		data, err := os.ReadFile(filepath.Join(root, r.cgroupPath(), path))
-		if err != nil || strings.TrimSpace(string(data)) != want[i] {
+		// runc translated shares to weights by another formula before 1.3.2.
+		if got := strings.TrimSpace(string(data)); err != nil || got != want[i] && !(want[i] == "20" && got == "59") {
 			t.Errorf("%s is %s, %v", path, data, err)
 		}
 	}

@@ -209,7 +209,7 @@ func TestNotGranted(t *testing.T) {
 		"remount":              "busybox mount -o remount,rw /proc/sys",
 		"host's sysctl":        "echo x >/proc/sys/kernel/core_pattern",
 		"sysrq":                "echo b >/proc/sysrq-trigger",
-		"clock":                "busybox date -s 2000.01.01-00:00 2>&1 | grep -q permitted && false",
+		"clock":                "busybox date -s 2000.01.01-00:00; test $(busybox date +%Y) = 2000",
 		"hostname":             "hostname other",
 		"chroot escape":        "ls /proc/1/root/../../../root/.bash_history",
 		"raw memory":           "busybox mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem",
@@ -220,16 +220,15 @@ func TestNotGranted(t *testing.T) {
 		"kernel module":        "busybox insmod /bin/busybox",
 		"firmware":             "ls /sys/firmware/* && cat /proc/kcore",
 		"devices of its own":   "echo a >/sys/fs/cgroup/devices/devices.allow",
-		"nice":                 "busybox nice -n -10 true 2>&1 | grep . && false",
+		"nice":                 "test $(busybox nice -n -10 busybox nice) = -10",
 		"low level networking": "busybox ifconfig lo down",
 	}
-	i := 0
-	for name, script := range attacks {
-		i++
-		c := testContainer(image, fmt.Sprintf("c%d", i), "("+script+") && echo SUCCEEDED")
-		if got := outputOf(t, r, c); strings.Contains(got, "SUCCEEDED") {
-			t.Errorf("%s: %s", name, got)
-		}
+	script := "echo begun"
+	for name, attack := range attacks {
+		script += "; (" + attack + ") >/dev/null 2>&1 && echo " + strings.ReplaceAll(name, "'", "") + " SUCCEEDED"
+	}
+	if got := outputOf(t, r, testContainer(image, "attacks", script+"; echo ended")); got != "begun\nended\n" {
+		t.Errorf("of the attacks: %s", got)
 	}
 	c := testContainer(image, "chown", "touch /tmp/a && busybox chown 5 /tmp/a || echo refused")
 	c.Container.CapabilitiesDrop = []string{"CHOWN"}
