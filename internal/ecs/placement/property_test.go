@@ -571,6 +571,38 @@ func TestNeverOverCapacity(t *testing.T) {
 	})
 }
 
+// TestStrategiesOnFewHosts gives strategies more to tell apart than TestLedger's hosts have room for: many
+// tasks of each group on each host.
+func TestStrategiesOnFewHosts(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		for range rapid.IntRange(2, 6).Draw(t, "hosts") {
+			h := drawHost(t)
+			h.CPUUnits, h.MemoryMiB, h.AgentConnected = h.CPUUnits+1<<14, h.MemoryMiB+1<<14, true
+			if rapid.Bool().Draw(t, "hasRack") {
+				h.Attributes["rack"] = rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "rack")
+			}
+			w.hosts[h.ID] = h
+			w.ledger.SetHost(h)
+		}
+		ids := slices.Sorted(maps.Keys(w.hosts))
+		for i := range rapid.IntRange(0, 40).Draw(t, "tasks") {
+			r := Reservation{
+				TaskID: fmt.Sprint("t", i), HostID: rapid.SampledFrom(ids).Draw(t, "host"), Cluster: clusters[0],
+				Group: rapid.SampledFrom(groups[:2]).Draw(t, "group"), CPUUnits: rapid.Int64Range(0, 99).Draw(t, "cpu"),
+			}
+			w.tasks[r.TaskID] = r
+			w.ledger.Reserve(r)
+		}
+		for i := range 5 {
+			req := Request{TaskID: fmt.Sprint("new", i), Cluster: clusters[0], Group: rapid.SampledFrom(groups).Draw(t, "group")}
+			req.Strategies = rapid.SliceOfN(rapid.SampledFrom(strategies), 1, MaxStrategies).Draw(t, "strategies")
+			w.check(t, req)
+		}
+	})
+}
+
 // TestContradictoryReservations: what the store says is kept even if it cannot be, and taken back
 // without losing count.
 func TestContradictoryReservations(t *testing.T) {
