@@ -310,7 +310,7 @@ func TestDependenciesAreKept(t *testing.T) {
 			}
 			slices.SortFunc(open, func(a, b step) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 			// Nothing waits in silence: where there is nothing to do, there is a reason or nothing to wait for.
-			if len(open) == 0 && s.m.p.StartedAt.IsZero() && !s.m.over() && len(s.m.waiting(s.now)) == 0 {
+			if len(open) == 0 && (s.m.p.StartedAt.IsZero() || s.m.p.Stopping) && !s.m.over() && len(s.m.waiting(s.now)) == 0 {
 				rt.Fatalf("waits without a reason: %+v", s.m.p)
 			}
 			move := "result"
