@@ -18,6 +18,7 @@ const maxBuckets = 4096
 type throttle struct {
 	mu      sync.Mutex
 	buckets map[string]bucket
+	pruned  time.Time
 }
 
 type bucket struct {
@@ -36,7 +37,7 @@ func (t *throttle) allow(key string, now time.Time) bool {
 	defer t.mu.Unlock()
 	b, ok := t.buckets[key]
 	if !ok {
-		if len(t.buckets) >= maxBuckets {
+		if len(t.buckets) >= maxBuckets && now.Sub(t.pruned) >= time.Second {
 			t.prune(now)
 		}
 		if len(t.buckets) >= maxBuckets {
@@ -57,6 +58,7 @@ func (t *throttle) allow(key string, now time.Time) bool {
 
 // prune forgets buckets that are full: they are as good as new.
 func (t *throttle) prune(now time.Time) {
+	t.pruned = now
 	for key, b := range t.buckets {
 		if b.fill(now) >= burst {
 			delete(t.buckets, key)
