@@ -44,6 +44,7 @@ const (
 	labelGeneration = "berth/generation" // of the run directory it was created in
 	labelExit       = "berth/exit"       // code and time, when its shim was lost
 	labelStreams    = "berth/streams"    // where its standard streams go, for a restart
+	labelPIDMode    = "berth/pid-mode"   // if it has no PID namespace of its own
 	labelRoot       = "containerd.io/gc.root"
 )
 
@@ -192,7 +193,7 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 	if err != nil {
 		return containerRecord{}, fmt.Errorf("encode runc's options: %w", err)
 	}
-	return containerRecord{
+	record := containerRecord{
 		ID:          c.ID,
 		Image:       c.Image.Ref,
 		Snapshotter: snapshotter,
@@ -205,7 +206,11 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 			labelGeneration: r.generation,
 			labelStreams:    string(streams),
 		},
-	}, nil
+	}
+	if c.PIDMode != "" {
+		record.Labels[labelPIDMode] = c.PIDMode
+	}
+	return record, nil
 }
 
 // rootfsOf answers what the container's spec needs of its image's files, out of memory if it can.
@@ -571,11 +576,6 @@ func (r *Runtime) state(ctx context.Context, record containerRecord) (foundState
 	case tasktypes.Status_STOPPED:
 		s.Phase = agent.PhaseStopped
 		s.ExitCode = int(p.ExitStatus)
-		// The shim kills what is left of a container without a PID namespace of its own, but not if the
-		// first process ended while it was being started.
-		if err := r.cgroups.killLeft(r.cgroupPath(s.TaskID, s.ID)); err != nil {
-			return foundState{}, err
-		}
 		s.FinishedAt = p.ExitedAt.AsTime()
 		if p.ExitStatus == 128+uint32(unix.SIGKILL) {
 			n := r.cgroups.oomKills(r.cgroupPath(s.TaskID, s.ID))
@@ -681,6 +681,30 @@ func (r *Runtime) List(ctx context.Context) ([]agent.ContainerState, error) {
 // noteExit keeps an exit for the case that its shim is gone when it is asked for.
 func (r *Runtime) noteExit(e *eventstypes.TaskExit) {
 	r.watcher.note(e.ContainerID, exit{code: int(e.ExitStatus), at: e.ExitedAt.AsTime()})
+}
+
+// sweep kills what a container that has stopped leaves in a PID namespace that is not its own. The
+// shim does that too, but not if the first process ended while it was being started.
+func (r *Runtime) sweep(id string) {
+	select {
+	case <-r.opened:
+	case <-r.life.Done():
+		return
+	}
+	ctx := r.call(r.life)
+	record, err := r.engine.containers.Get(ctx, id)
+	if err != nil || record.Labels[labelPIDMode] == "" {
+		return
+	}
+	// Alone with the container: no restart may come between the question and the deed.
+	defer r.keys.lock(id)()
+	got, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
+	if err != nil || got.Process.Status != tasktypes.Status_STOPPED {
+		return
+	}
+	if err := r.cgroups.killLeft(r.cgroupPath(record.Labels[labelTask], id)); err != nil {
+		r.log.Warn("killing what a container left", "container", id, "error", err)
+	}
 }
 
 // Events delivers exits and OOM kills until ctx ends.

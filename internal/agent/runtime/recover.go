@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	gorunc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
+
+	"github.com/berthhq/berth/internal/agent"
 )
 
 // leftBundle is what an earlier process left of a container in the run directory. It is read before
@@ -143,6 +145,11 @@ func (r *Runtime) recoverContainer(ctx context.Context, record containerRecord, 
 	}
 	if !state.lost {
 		r.noteCreated(record.ID)
+		if state.Phase == agent.PhaseStopped {
+			if err := r.cgroups.killLeft(r.cgroupPath(record.Labels[labelTask], record.ID)); err != nil {
+				return true, err
+			}
+		}
 		return true, r.recoverExecs(ctx, record)
 	}
 	// No shim watches its processes any more, so they are nobody's.

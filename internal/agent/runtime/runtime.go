@@ -92,6 +92,7 @@ type Runtime struct {
 	usage   map[string]usageFacts // of containers whose use was asked for
 	watcher watchers
 
+	opened     chan struct{}   // closed when Open is done
 	life       context.Context // ends with Close
 	end        context.CancelFunc
 	background sync.WaitGroup // what goes on after a call, until Close at the latest
@@ -119,6 +120,7 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 		kills:   map[string]int64{},
 		created: map[string]bool{},
 		usage:   map[string]usageFacts{},
+		opened:  make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -163,6 +165,7 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 	if err := r.recover(r.call(ctx), left); err != nil {
 		return nil, err
 	}
+	close(r.opened)
 	return r, nil
 }
 
@@ -174,10 +177,9 @@ func (r *Runtime) call(ctx context.Context) context.Context {
 // Close ends the embedded containerd. Containers and their shims run on.
 func (r *Runtime) Close() error {
 	r.end()
+	r.watcher.close() // it starts work in the background
 	r.background.Wait()
-	err := r.engine.close()
-	r.watcher.close()
-	return err
+	return r.engine.close()
 }
 
 // readGeneration answers the random name written into the run directory when it was made.
@@ -289,6 +291,7 @@ func (r *Runtime) watch(bus *exchange.Exchange) {
 				return agent.ContainerEvent{}, false
 			}
 			r.noteExit(e)
+			r.background.Go(func() { r.sweep(e.ContainerID) })
 			return agent.ContainerEvent{ID: e.ContainerID}, true
 		case *eventstypes.TaskOOM:
 			return agent.ContainerEvent{ID: e.ContainerID, OOM: true}, true
