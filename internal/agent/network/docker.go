@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +23,7 @@ import (
 //
 // The chain is in the nftables table that iptables-nft makes, or in legacy iptables. The rules are
 // written as iptables writes them, so that it goes on to list them. What they accept, Docker's own rules
-// for forwarding see no more; since its version 28 others than these keep unpublished ports of its
-// containers from the rest of the host's networks.
+// for forwarding see no more; so our table keeps tasks from what Docker's containers do not publish.
 const (
 	dockerTable = "filter"
 	dockerChain = "DOCKER-USER"
@@ -46,11 +46,47 @@ func (n *Network) joinDocker() error {
 	if err != nil {
 		return err
 	}
+	if err := n.knowBridges(); err != nil { // before anything is accepted
+		return err
+	}
 	chain, err := dockerUser(c)
 	if err == nil && chain != nil {
 		err = n.joinChain(c, chain)
 	}
 	return errors.Join(err, n.onHost(n.joinLegacy))
+}
+
+// knowBridges makes the table know Docker's bridges.
+func (n *Network) knowBridges() error {
+	links, err := n.nl.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.Type() == "bridge" && dockerBridge(l.Attrs().Name) {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	slices.Sort(names)
+	n.rules.mu.Lock()
+	defer n.rules.mu.Unlock()
+	if slices.Equal(names, n.rules.bridges) {
+		return nil
+	}
+	n.rules.bridges = names
+	if err := n.installRulesLocked(); err != nil {
+		n.rules.bridges = nil // so that it is tried again
+		return err
+	}
+	return nil
+}
+
+// dockerBridge tells whether an interface has a name that Docker gives its bridges: that of its default
+// network, that of swarms, or one made of a network's ID.
+func dockerBridge(name string) bool {
+	id, ok := strings.CutPrefix(name, "br-")
+	return name == "docker0" || name == "docker_gwbridge" || ok && len(id) == 12 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
 // leaveDocker removes them.

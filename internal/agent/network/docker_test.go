@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -104,6 +106,65 @@ func TestDockerOnTheSameHost(t *testing.T) {
 	must(t, joined(3)())
 	must(t, other.Reset(t.Context()))
 	must(t, joined(1)())
+}
+
+// A task does not come to reach what a container of Docker's does not publish.
+func TestDockerStaysIsolated(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	fakeDocker(t, h)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "docker0"
+	must(t, h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	bridge, err := h.nl.LinkByName("docker0")
+	must(t, err)
+	gateway, err := netlink.ParseAddr("172.17.0.1/16")
+	must(t, err)
+	must(t, h.nl.AddrAdd(bridge, gateway))
+	must(t, h.nl.LinkSetUp(bridge))
+	docker, dockerNL := makeNS(t, filepath.Join(t.TempDir(), "docker"))
+	attrs.Name, attrs.MasterIndex = "veth0", bridge.Attrs().Index
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerNamespace = "eth0", netlink.NsFd(docker)
+	must(t, h.nl.LinkAdd(veth))
+	must(t, h.nl.LinkSetUp(veth))
+	eth0, err := dockerNL.LinkByName("eth0")
+	must(t, err)
+	addr, err := netlink.ParseAddr("172.17.0.2/16")
+	must(t, err)
+	must(t, dockerNL.AddrAdd(eth0, addr))
+	must(t, dockerNL.LinkSetUp(eth0))
+	must(t, dockerNL.RouteAdd(&netlink.Route{Gw: gateway.IP}))
+	answer(t, docker, "0.0.0.0:80", "docker")
+
+	n := h.open(t, h.config(t, "0008d008"))
+	must(t, n.joinDocker())
+	container, _ := h.connect(t, n, "c", tcp(8080, 80))
+	task, _ := h.setup(t, n, "awsvpc", 4)
+	answer(t, container, "0.0.0.0:80", "container")
+	if seen, err := knock(docker, "172.17.0.1:8080"); err != nil || seen != "container 172.17.0.2" {
+		t.Errorf("Docker's container to a mapped port: %q, %v", seen, err)
+	}
+	for name, ns := range map[string]int{"container": container, "awsvpc task": task} {
+		if seen, err := knock(ns, "172.17.0.2:80"); err == nil {
+			t.Errorf("the %s reached a port that is not published: %s", name, seen)
+		}
+	}
+	if seen, err := knock(h.ns, "172.17.0.2:80"); err != nil {
+		t.Errorf("the host itself: %q, %v", seen, err)
+	}
+}
+
+func TestDockerBridge(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{
+		"docker0": true, "docker_gwbridge": true, "br-0123456789ab": true,
+		"br-lan": false, "br0": false, "br-0123456789ag": false, "docker1": false, "virbr0": false,
+	} {
+		if dockerBridge(name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
+	}
 }
 
 // The kernel's legacy table, with a program that changes it in the place of iptables-legacy.

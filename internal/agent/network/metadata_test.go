@@ -60,6 +60,10 @@ func TestMetadataRedirect(t *testing.T) {
 	}
 	answer(t, h.world, "0.0.0.0:80", "world")
 	answer(t, h.world, "0.0.0.0:81", "world")
+	hostUp, err := h.nl.LinkByName("up0")
+	must(t, err)
+	must(t, h.nl.AddrAdd(hostUp, &netlink.Addr{IPNet: ipNet(netip.MustParseAddr("169.254.7.7"))})) // the host's own
+	answer(t, h.ns, "0.0.0.0:82", "host")
 	if seen, err := knock(h.ns, "169.254.169.254:80"); err != nil || seen != "world "+h.uplinkIP {
 		t.Fatalf("the host itself does not reach what the tasks must not: %q, %v", seen, err)
 	}
@@ -93,7 +97,7 @@ func TestMetadataRedirect(t *testing.T) {
 			t.Errorf("%s: answered %q, want %q; %v", c.name, seen, c.seen, err)
 		}
 	}
-	for _, to := range []string{"169.254.170.2:81", "169.254.169.254:80", "169.254.169.254:81"} {
+	for _, to := range []string{"169.254.170.2:81", "169.254.169.254:80", "169.254.169.254:81", "169.254.7.7:82"} {
 		refused(container, to)
 		refused(task, to)
 	}

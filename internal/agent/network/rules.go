@@ -29,6 +29,8 @@ type rules struct {
 	metadata uint16
 	// hostMetadata is the claim to redirect metadataAddr for the host's own processes, nil without it.
 	hostMetadata *claim
+	// bridges are Docker's, where our interfaces are accepted in its chain.
+	bridges []string
 	// conn changes the map of ports; nil before the first change and after an error. It is kept because
 	// the kernel, when such a socket is closed, first waits until what was removed is out of use: 12 ms.
 	conn *nftables.Conn
@@ -49,12 +51,12 @@ func (r *rules) disconnect() {
 //
 //	table inet berth_<instance> {
 //		map ports { type inet_proto . inet_service : ipv4_addr . inet_service }
+//		set bridges { type ifname }
 //
 //		chain prerouting {
 //			type filter hook prerouting priority raw; policy accept;
 //			iifname != "be<inst>*" accept
 //			meta nfproto != ipv4 counter drop
-//			ip saddr 127.0.0.0/8 counter drop
 //			ip daddr 127.0.0.0/8 counter drop
 //			fib saddr . iif oif missing counter drop
 //		}
@@ -75,6 +77,7 @@ func (r *rules) disconnect() {
 //		chain forward {
 //			type filter hook forward priority filter; policy accept;
 //			iifname "be<inst>*" ip daddr 169.254.0.0/16 counter reject
+//			iifname "be<inst>*" oifname @bridges ct state new ct status ! dnat counter reject
 //			meta nfproto != ipv4 accept
 //			ip daddr != <bridge> accept
 //			ct state established,related accept
@@ -95,9 +98,9 @@ func (r *rules) disconnect() {
 // route to a task's interface is that of its own address.
 //
 // Our interfaces accept packets from and to loopback addresses (route_localnet), so that a redirect may
-// lead there. The rules before the fib rule keep everything else out: they see a packet before any
-// redirect, and drop what names a loopback address itself. Others' interfaces are not changed, so the
-// kernel goes on to drop a neighbour's packets to the host's loopback.
+// lead there. The first chain keeps everything else out: it sees a packet before any redirect, and drops
+// what names a loopback address itself, as its destination or, by the fib rule, its source. Others'
+// interfaces are not changed, so the kernel goes on to drop a neighbour's packets to the host's loopback.
 //
 // Nothing else that is link-local leaves a task: 169.254.169.254 would be the host's own instance
 // metadata, with the host's credentials.
@@ -105,12 +108,16 @@ func (r *rules) disconnect() {
 // Containers in the bridge subnet are reached by each other, by the host, and otherwise through mapped
 // ports alone, as on Docker's default bridge. One that reaches a mapped port of another, or its own,
 // through the host's address comes from the gateway.
+//
+// The set of bridges keeps tasks from the ports that Docker's containers do not publish, as Docker did
+// before its chain came to accept our interfaces.
 type ruleset struct {
 	inst           instance
 	subnet, bridge netip.Prefix
 	ports          []mapping
 	metadata       uint16
 	hostMetadata   bool
+	bridges        []string
 }
 
 // mapping is a host port that leads to a container's.
@@ -163,6 +170,10 @@ func (r ruleset) install(c *nftables.Conn) error {
 	if err := c.AddSet(ports, elements(first)); err != nil {
 		return fmt.Errorf("describe the map of ports: %w", err)
 	}
+	bridges := &nftables.Set{Table: table, ID: 2, Name: "bridges", KeyType: nftables.TypeIFName}
+	if err := c.AddSet(bridges, interfaces(r.bridges)); err != nil {
+		return fmt.Errorf("describe the set of Docker's bridges: %w", err)
+	}
 	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) func(parts ...[]expr.Any) {
 		accept := nftables.ChainPolicyAccept
 		ch := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: kind, Hooknum: hook, Priority: priority, Policy: &accept})
@@ -183,7 +194,6 @@ func (r ruleset) install(c *nftables.Conn) error {
 	rule := chain("prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	rule(iifname(expr.CmpOpNeq, r.inst.linkPrefix()), accept)
 	rule(nfproto(expr.CmpOpNeq), count, drop)
-	rule(isIPv4, within(saddr, expr.CmpOpEq, loopbackNet), count, drop)
 	rule(isIPv4, within(daddr, expr.CmpOpEq, loopbackNet), count, drop)
 	rule(noRouteBack, count, drop)
 
@@ -205,6 +215,7 @@ func (r ruleset) install(c *nftables.Conn) error {
 
 	rule = chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	rule(ours, isIPv4, within(daddr, expr.CmpOpEq, linkLocalNet), count, reject)
+	rule(ours, leavesBy(bridges), conntrack(expr.CtKeySTATE, expr.CtStateBitNEW), untranslated, count, reject)
 	rule(nfproto(expr.CmpOpNeq), accept)
 	rule(isIPv4, within(daddr, expr.CmpOpNeq, r.bridge), accept)
 	rule(conntrack(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
@@ -264,7 +275,8 @@ var (
 		&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 	}
-	translated = conntrack(expr.CtKeySTATUS, statusDestinationNAT)
+	translated   = conntrack(expr.CtKeySTATUS, statusDestinationNAT)
+	untranslated = without(translated)
 )
 
 const (
@@ -308,6 +320,32 @@ func conntrack(key expr.CtKey, bits uint32) []expr.Any {
 			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: []byte{0, 0, 0, 0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0, 0, 0, 0}},
 	}
+}
+
+// without matches where conntrack does not.
+func without(conntrack []expr.Any) []expr.Any {
+	e := slices.Clone(conntrack)
+	e[len(e)-1] = &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 0, 0, 0}}
+	return e
+}
+
+// leavesBy matches a packet that leaves by one of the interfaces in a set.
+func leavesBy(set *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
+	}
+}
+
+// interfaces are names as elements: padded to the kernel's length.
+func interfaces(names []string) []nftables.SetElement {
+	var e []nftables.SetElement
+	for _, name := range names {
+		key := make([]byte, unix.IFNAMSIZ)
+		copy(key, name)
+		e = append(e, nftables.SetElement{Key: key})
+	}
+	return e
 }
 
 func tcpPort(port uint16) []expr.Any {
@@ -365,7 +403,7 @@ func (n *Network) installRulesLocked() error {
 		return err
 	}
 	return ruleset{inst: n.inst, subnet: n.claim.subnet, bridge: n.bridge.subnet, ports: n.endpoints.mappings(),
-		metadata: n.rules.metadata, hostMetadata: n.rules.hostMetadata != nil}.install(c)
+		metadata: n.rules.metadata, hostMetadata: n.rules.hostMetadata != nil, bridges: n.rules.bridges}.install(c)
 }
 
 // mapPorts adds mappings to the table, which may have them, or removes them.
