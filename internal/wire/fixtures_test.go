@@ -29,7 +29,7 @@ import (
 
 var sdkDir = sync.OnceValues(func() (map[string]string, error) {
 	dirs := map[string]string{}
-	for _, s := range []string{"ecs", "sts"} {
+	for _, s := range []string{"ecs", "s3", "sts"} {
 		out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/aws/aws-sdk-go-v2/service/"+s).Output()
 		if err != nil {
 			return nil, fmt.Errorf("locating the SDK's module of %s: %w", s, err)
