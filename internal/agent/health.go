@@ -41,9 +41,10 @@ func healthCommand(c *dispatchpb.Container) []string {
 	}
 }
 
-// scheduleCheck sets when a container is first looked at, if it runs: one interval after its process
-// began, or at once if that is past.
-func (m *machine) scheduleCheck(i int) {
+// scheduleCheck sets when a container that runs is first looked at: one interval after its process began.
+// If that is past, as after a restart of the agent, it goes on in the same rhythm: that keeps apart the
+// checks of a host's many containers.
+func (m *machine) scheduleCheck(i int, now time.Time) {
 	c := &m.p.Containers[i]
 	if !c.Started || c.Exited || healthCommand(m.task.Containers[i]) == nil {
 		return
@@ -51,8 +52,13 @@ func (m *machine) scheduleCheck(i int) {
 	if c.Health == "" {
 		c.Health, c.HealthSince = healthUnknown, c.StartedAt
 	}
-	m.health[i] = healthRun{}
-	m.health[i].next = m.processStart(i).Add(m.checkInterval(i, m.processStart(i)))
+	began := m.processStart(i)
+	next := began.Add(m.checkInterval(i, began))
+	if late := now.Sub(next); late > 0 {
+		every := max(m.checkInterval(i, now), time.Second)
+		next = next.Add((late + every - 1).Truncate(every))
+	}
+	m.health[i] = healthRun{next: next}
 }
 
 // checkInterval is how long after a moment a container is looked at again.

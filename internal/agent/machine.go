@@ -158,7 +158,6 @@ func newMachine(t *dispatchpb.Task, p *progress, resumed bool) *machine {
 	}
 	for i := range n {
 		m.known[i] = !resumed
-		m.scheduleCheck(i)
 	}
 	if p != nil {
 		m.changed, m.urgent, m.handed, m.saved = 1, 1, 1, 1
@@ -346,6 +345,7 @@ func (m *machine) advance(now time.Time) {
 		if last.IsZero() {
 			p.StartedAt = now
 		}
+		clear(m.envFile) // nobody needs them any more
 		m.touch(now, true)
 	}
 	if essentialExit || !anyAlive {
@@ -527,7 +527,7 @@ func (m *machine) started(i int, at, now time.Time) {
 		at = now
 	}
 	c.Started, c.StartedAt = true, at
-	m.scheduleCheck(i)
+	m.scheduleCheck(i, now)
 	m.touch(now, false)
 }
 
@@ -545,6 +545,9 @@ func (m *machine) inspected(i int, r result, now time.Time) {
 			m.restarted(i, r.state.StartedAt, now)
 		} else {
 			m.started(i, r.state.StartedAt, now)
+		}
+		if m.health[i].next.IsZero() { // an earlier run of the agent knew it
+			m.scheduleCheck(i, now)
 		}
 	case r.found && r.state.Phase == PhaseStopped:
 		m.exited(i, r.state, now)

@@ -59,7 +59,7 @@ func (m *machine) restarted(i int, at, now time.Time) {
 	if c.Health != "" {
 		m.setHealth(i, healthUnknown, 0, "", at, now)
 	}
-	m.scheduleCheck(i)
+	m.scheduleCheck(i, now)
 	m.touch(now, true)
 }
 
