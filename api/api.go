@@ -28,12 +28,12 @@ type Service struct {
 	FullName       string // "Amazon EC2 Container Service"
 	APIVersion     string // "2014-11-13"
 	Protocols      []Protocol
-	TargetPrefix   string       // awsJson: what precedes the operation in X-Amz-Target
-	XMLNamespace   string       // query and XML protocols: the namespace of the answer
+	TargetPrefix   string // awsJson: what precedes the operation in X-Amz-Target
+	XMLNamespace   string // query and XML protocols: the namespace of the answer
 	// NoErrorWrapping: restXml, an error is <Error> itself and not inside <ErrorResponse>.
 	NoErrorWrapping bool
-	Operations     []*Operation // sorted by name
-	Errors         []*Shape     // every modelled error, sorted by code
+	Operations      []*Operation // sorted by name
+	Errors          []*Shape     // every modelled error, sorted by code
 }
 
 // Operation finds an operation by its name; nil if the service has none of that name.
