@@ -19,12 +19,26 @@ func inTask(c agent.ContainerSpec, t agent.TaskSpec) agent.ContainerSpec {
 	return c
 }
 
+// newPauseHost is an instance whose shim can be the first process of a namespace that has no files: the
+// test binary need not be static.
+func newPauseHost(t testing.TB) *host {
+	t.Helper()
+	h := newHost(t)
+	h.config.Shim = builtShim(t)
+	return h
+}
+
 // With pid and ipc mode task, containers see each other's processes and memory, and what keeps the
 // namespaces outlives Berth but not the task.
 func TestSharedNamespaces(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
+	h := newPauseHost(t)
 	r := h.open()
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.openForTest() // which empties it
+		}
+	})
 	image := importBusybox(t, r)
 	task := agent.TaskSpec{ID: "t1", PIDMode: "task", IPCMode: "task", SharedMemoryMiB: 7, MemoryMiB: 256}
 	a := inTask(testContainer(image, "a", "echo hello >/dev/shm/note; exec sleep 1001"), task)
@@ -104,7 +118,7 @@ func TestSharedNamespaces(t *testing.T) {
 // In a shared PID namespace, an exited container leaves no processes to the others.
 func TestSharedPIDLeavesNothing(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
+	h := newPauseHost(t)
 	r := h.openForTest()
 	task := agent.TaskSpec{ID: "t1", PIDMode: "task"}
 	if err := r.PrepareTask(t.Context(), task); err != nil {
@@ -122,7 +136,7 @@ func TestSharedPIDLeavesNothing(t *testing.T) {
 // it has no file of the host, no rights, and nothing ends it from inside.
 func TestPauseGivesNothing(t *testing.T) {
 	t.Parallel()
-	r := newHost(t).openForTest()
+	r := newPauseHost(t).openForTest()
 	task := agent.TaskSpec{ID: "t1", PIDMode: "task"}
 	if err := r.PrepareTask(t.Context(), task); err != nil {
 		t.Fatal(err)
@@ -173,7 +187,7 @@ func TestPauseGivesNothing(t *testing.T) {
 // is now another's harms nobody.
 func TestPauseIsFound(t *testing.T) {
 	t.Parallel()
-	r := newHost(t).openForTest()
+	r := newPauseHost(t).openForTest()
 	task := agent.TaskSpec{ID: "t1", PIDMode: "task"}
 	if err := r.PrepareTask(t.Context(), task); err != nil {
 		t.Fatal(err)
