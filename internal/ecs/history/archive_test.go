@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -272,4 +273,29 @@ func TestLearning(t *testing.T) {
 	if live = w.archiver.Complete(t.Context(), task); live.Problem == "" || task.NoOutput == "" {
 		t.Errorf("of a host that is away: %+v, output %q", live, task.NoOutput)
 	}
+}
+
+// TestArchiverForgetsAfterAWeek lets eight days pass.
+func TestArchiverForgetsAfterAWeek(t *testing.T) {
+	t.Parallel()
+	archive := NewArchive(newBlob(t))
+	synctest.Test(t, func(t *testing.T) {
+		const id = "7245358d-557b-45a1-aa09-a9e2685da0c3"
+		if err := archive.PutRun(t.Context(), &Run{ID: id, At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- NewArchiver(nil, archive, nil, quiet).prune(ctx) }()
+		for day := range 8 {
+			time.Sleep(24*time.Hour - time.Minute)
+			synctest.Wait()
+			if _, err := archive.Run(t.Context(), id); (err == nil) != (day < 7) {
+				t.Errorf("after %d days: %v", day+1, err)
+			}
+			time.Sleep(time.Minute)
+		}
+		cancel()
+		<-done
+	})
 }
