@@ -276,6 +276,24 @@ func TestBridgeTask(t *testing.T) {
 	})
 }
 
+// A container that is to have no network has none, also where the others share one.
+func TestDisabledNetworking(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		shared, host := awsvpc(testTask("a1", 2)), testTask("a2", 2)
+		host.NetworkMode = networkHost
+		shared.Containers[1].DisableNetworking, host.Containers[1].DisableNetworking = true, true
+		w.server.assign(shared, host)
+		pass(time.Second)
+		for i, want := range []bool{true, false} {
+			a, _, _ := w.runtime.get(containerID(shared, i))
+			b, _, _ := w.runtime.get(containerID(host, i))
+			if (a.NetNS != "") != want || b.HostNetwork != want || b.NetNS != "" {
+				t.Errorf("c%d: namespace %q, host's %v", i, a.NetNS, b.HostNetwork)
+			}
+		}
+	})
+}
+
 func TestPortIsTaken(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.bridge.err = errors.New("Bind for 0.0.0.0:80 failed: port is already allocated")

@@ -13,29 +13,28 @@ import (
 type kind string
 
 const (
-	doInspect  kind = "inspect"  // container: what is its state?
-	doAdmit    kind = "admit"    // task: a place among the launches under way on this host
-	doPrepare  kind = "prepare"  // task: its directory and its cgroup
-	doNetwork  kind = "network"  // task: its namespace
-	doPull     kind = "pull"     // container: its image, also for the others with the same image
-	doAttach   kind = "attach"   // container: its FIFOs
-	doCreate   kind = "create"   // container
-	doStart    kind = "start"    // container
-	doSignal   kind = "signal"   // container: its stop signal
-	doKill     kind = "kill"     // container: SIGKILL
-	doDelete   kind = "delete"   // container
-	doDetach   kind = "detach"   // container: its FIFOs, once emptied
-	doTeardown kind = "teardown" // task: its namespace
-	doRemove   kind = "remove"   // task: its cgroup
-	doFiles    kind = "files"    // task: its directory
-
+	doInspect     kind = "inspect"     // container: what is its state?
+	doAdmit       kind = "admit"       // task: a place among the launches under way on this host
+	doPrepare     kind = "prepare"     // task: its directory and its cgroup
+	doNetwork     kind = "network"     // task: its namespace
 	doVolumes     kind = "volumes"     // task: the directories of its volumes
+	doPull        kind = "pull"        // container: its image, also for the others with the same image
+	doAttach      kind = "attach"      // container: its FIFOs
 	doEnvironment kind = "environment" // container: its environment files
 	doConnect     kind = "connect"     // container: its namespace, in mode bridge
+	doCreate      kind = "create"      // container
+	doStart       kind = "start"       // container
 	doCheck       kind = "check"       // container: its health check, once
-	doRestart     kind = "restart"     // container: once more, after it has exited
+	doRestart     kind = "restart"     // container: its process once more, after it has exited
+	doSignal      kind = "signal"      // container: its stop signal
+	doKill        kind = "kill"        // container: SIGKILL
+	doDelete      kind = "delete"      // container
+	doDetach      kind = "detach"      // container: its FIFOs, once emptied
 	doDisconnect  kind = "disconnect"  // container: its namespace
+	doTeardown    kind = "teardown"    // task: its namespace
 	doRelease     kind = "release"     // task: its volumes
+	doRemove      kind = "remove"      // task: its cgroup
+	doFiles       kind = "files"       // task: its directory
 )
 
 // step is one piece of work: at most one of each runs at a time, and every one may be repeated.
@@ -120,22 +119,21 @@ type failure struct {
 	again time.Time
 }
 
-// result is a finished step's outcome. Only the member of its kind is set.
+// result is a finished step's outcome. Only the members of its kind are set.
 type result struct {
-	err   error
-	image Image
-	netNS string
-	fifos [2]string
-	at    time.Time
-	state ContainerState
-	found bool
-
-	volumes    map[string]string
-	connection Connection
-	variables  []*dispatchpb.KeyValue
-	exitCode   int
+	err        error
+	state      ContainerState // inspect
+	found      bool
+	netNS      string                 // network
+	volumes    map[string]string      // volumes
+	image      Image                  // pull
+	fifos      [2]string              // attach
+	variables  []*dispatchpb.KeyValue // environment
+	connection Connection             // connect
+	at         time.Time              // start and restart
+	exitCode   int                    // check
 	output     []byte
-	restarts   int64 // of the container, when the step began
+	restarts   int64 // of the container, when the check began
 }
 
 // newMachine makes the machine of a task. p is nil for a task never seen before; resumed says that

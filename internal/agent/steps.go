@@ -196,9 +196,6 @@ func (l *taskLoop) creation(i int) func(context.Context) error {
 		spec.NetNS = m.spaces[i]
 		spec.Environment = mergeEnvironment(linkEnvironment(t, i, connections, given), spec.Environment)
 	}
-	if t.Containers[i].DisableNetworking && !m.connects() {
-		spec.NetNS, spec.HostNetwork = "", false
-	}
 	if a.cfg.Metadata != nil {
 		spec.Environment = mergeEnvironment(spec.Environment, a.cfg.Metadata.Environment(t, i))
 	}
@@ -206,6 +203,9 @@ func (l *taskLoop) creation(i int) func(context.Context) error {
 	address := connections[i].IPv4
 	if m.hasInterface() {
 		address = t.NetworkInterface.PrivateIpv4
+	}
+	if t.Containers[i].DisableNetworking && !m.connects() {
+		spec.NetNS, spec.HostNetwork, address = "", false, ""
 	}
 	links := linkHosts(t, i, connections)
 	return func(ctx context.Context) error {
