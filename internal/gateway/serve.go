@@ -199,7 +199,9 @@ func (g *Gateway) verify(r *http.Request, s *sigv4.Signature, signingName string
 	if err := g.verifier.Verify(r, s, secret, signingName, hash); err != nil {
 		return caller.Principal{}, "", err
 	}
-	p.Region = s.Scope.Region
+	if p.Region = s.Scope.Region; p.Region == "" { // of signature version 2, which knows no regions
+		p.Region = g.cfg.Region
+	}
 	return p, secret, nil
 }
 

@@ -52,6 +52,7 @@ type Signature struct {
 	// Expires is how long a presigned request is good for after Time; zero unless Presigned.
 	Expires time.Duration
 
+	version2      bool // see version2.go
 	signedHeaders []string
 	headerList    string // signedHeaders as the client wrote it
 	signature     string // 64 hexadecimal digits
@@ -78,12 +79,16 @@ func Parse(r *http.Request) (*Signature, error) {
 	if !presigned {
 		_, presigned = query.get("X-Amz-Signature")
 	}
+	version2 := !presigned && isVersion2(query)
+	presigned = presigned || version2
 	switch {
 	case len(header) == 0 && !presigned:
 		return nil, &Error{Fault: MissingToken, Message: "Missing Authentication Token"}
 	case len(header) > 1 || len(header) == 1 && presigned:
 		return nil, incomplete("Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, " +
 			"Signature query string parameter or the Authorization header should be specified")
+	case version2:
+		return parseVersion2(query)
 	case presigned:
 		return parsePresigned(r, query)
 	}
@@ -252,6 +257,9 @@ func Claim(r *http.Request) (accessKeyID, sessionToken string, scope Scope) {
 		credential, _, _ = strings.Cut(after, ",")
 		sessionToken = r.Header.Get("X-Amz-Security-Token")
 	} else if q, err := url.ParseQuery(r.URL.RawQuery); err == nil {
+		if id := q.Get("AWSAccessKeyId"); id != "" && isWord(id, 1, 128) {
+			return id, q.Get("x-amz-security-token"), Scope{Service: "s3"}
+		}
 		credential, sessionToken = q.Get("X-Amz-Credential"), q.Get("X-Amz-Security-Token")
 	}
 	part := strings.Split(strings.TrimSpace(credential), "/")

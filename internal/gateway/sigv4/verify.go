@@ -21,6 +21,9 @@ type Verifier struct{ keys keyCache }
 // name. bodyHash is the SHA-256 of r's body in lower-case hexadecimal; it is not looked at unless
 // [Signature.CoversBody]. Errors are [*Error].
 func (v *Verifier) Verify(r *http.Request, s *Signature, secret, service, bodyHash string) error {
+	if s.version2 {
+		return s.verify2(r, secret, service, time.Now().UTC())
+	}
 	if s.Scope.Service != service {
 		return invalid("Credential should be scoped to correct service: '" + service + "'. ")
 	}
