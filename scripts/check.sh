@@ -19,6 +19,7 @@ fi
 step 'go vet'
 CGO_ENABLED=0 go vet -tags "$tags" ./...
 CGO_ENABLED=0 go vet -tags "$tags,failpoints" ./internal/failpoint ./cmd/berth
+CGO_ENABLED=0 go vet -tags vm ./test/vm
 
 step staticcheck
 CGO_ENABLED=0 go tool staticcheck -tags "$tags" ./...

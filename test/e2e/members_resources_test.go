@@ -91,6 +91,7 @@ var resourceMembers = []member{
 	}},
 	{[]string{"inferenceAccelerators[].deviceName", "inferenceAccelerators[].deviceType"}, refused, "Elastic Inference has ended", func(w *world) {
 		w.refuses(func(in *taskDefinition) {
+			//lint:ignore SA1019 that it has ended is what the case is about
 			in.InferenceAccelerators = []types.InferenceAccelerator{{DeviceName: aws.String("d"), DeviceType: aws.String("eia1.medium")}}
 		}, "UnsupportedFeatureException", "inferenceAccelerators")
 	}},

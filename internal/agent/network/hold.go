@@ -131,9 +131,11 @@ func (n *Network) keep(k portKey, h *hold, to netip.AddrPort) {
 // cannotBind says it as Docker does.
 func cannotBind(port uint16, err error) error {
 	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("Bind for %s:%d failed: port is already allocated", anyAddress, port) //nolint:staticcheck // Docker's words
+		//lint:ignore ST1005 Docker's words
+		return fmt.Errorf("Bind for %s:%d failed: port is already allocated", anyAddress, port)
 	}
-	return fmt.Errorf("Bind for %s:%d failed: %w", anyAddress, port, err) //nolint:staticcheck // likewise
+	//lint:ignore ST1005 likewise
+	return fmt.Errorf("Bind for %s:%d failed: %w", anyAddress, port, err)
 }
 
 // holdAgain holds the ports of all endpoints that are not held. Where somebody else has come to have

@@ -71,7 +71,7 @@ func TaskStateChange(sc store.Scope, t ecs.Task, updatedAt time.Time) Event {
 	d.Tags, d.HealthStatus, d.PlatformFamily = nil, "", nil
 	if t.Overrides != nil {
 		o := *t.Overrides
-		//lint:ignore SA1019 DescribeTasks shows the member, an event does not
+		// DescribeTasks shows the member, an event does not.
 		o.InferenceAcceleratorOverrides = nil
 		d.Overrides = &o
 	}
