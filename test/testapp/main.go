@@ -17,8 +17,14 @@
 //	cat FILE               print a file
 //	stamp                  print the time of the first instruction, nanoseconds since 1970
 //	stay                   do that, then wait
+//	send ADDR REQUEST...   write each request to a connection of its own, print the answers
+//	sendfrom IP ADDR ...   likewise, from one of several addresses
+//	dial ADDR...           print which addresses and unix sockets take a connection
+//	frames SRC>DST:PORT... send UDP packets with whatever addresses
+//	hog ADDR N             open N connections and keep them
+//	forbid MAJOR:MINOR PID try what containers must not do, to that disk and process, print what was refused
 //
-// Every further argument is ignored, so that a test can add a token to find the process by.
+// Every further argument of the others is ignored, so that a test can add a token to find the process by.
 package main
 
 import (
@@ -165,6 +171,18 @@ func run(what string, args []string) error {
 		if what == "stay" {
 			waitSignal(syscall.SIGTERM, 0)
 		}
+	case "send":
+		return send("", arg(0, ""), args[min(1, len(args)):])
+	case "sendfrom":
+		return send(arg(0, ""), arg(1, ""), args[min(2, len(args)):])
+	case "dial":
+		dial(args)
+	case "frames":
+		return frames(args)
+	case "forbid":
+		forbid(arg(0, "8:0"), number(1, 1))
+	case "hog":
+		hog(arg(0, ""), number(1, 1))
 	default:
 		return fmt.Errorf("unknown subcommand %q", what)
 	}

@@ -39,6 +39,7 @@ func (s *Server) Serve(ctx context.Context, metadata, introspection net.Listener
 		srv := &http.Server{
 			Handler: h, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 			MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+			DisableGeneralOptionsHandler: true, // OPTIONS * is the handler's to refuse
 		}
 		stop := context.AfterFunc(ctx, func() { srv.Close() })
 		wg.Go(func() {

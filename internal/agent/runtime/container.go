@@ -139,7 +139,7 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 		return containerRecord{}, err
 	}
 	in.otherABIs = found.other
-	if in.devices, err = devices(c.Container); err != nil {
+	if in.devices, err = devices(c.Container, r.host.hidden); err != nil {
 		return containerRecord{}, err
 	}
 	if in.shared, err = r.sharedPaths(c); err != nil {

@@ -26,8 +26,9 @@ type grantedDevice struct {
 // maxDevices bounds what a directory of devices brings along.
 const maxDevices = 4096
 
-// devices finds the host's devices that the container asks for; a privileged one gets all.
-func devices(c *dispatchpb.Container) ([]grantedDevice, error) {
+// devices finds the host's devices that the container asks for; a privileged one gets all. What lies in
+// the hidden directories was made by containers and is nobody's to ask for.
+func devices(c *dispatchpb.Container, hidden []string) ([]grantedDevice, error) {
 	var out []grantedDevice
 	if c.GetPrivileged() {
 		// Read anew each time: they come and go.
@@ -51,7 +52,7 @@ func devices(c *dispatchpb.Container) ([]grantedDevice, error) {
 		if !path.IsAbs(d.HostPath) || !path.IsAbs(target) {
 			return nil, fmt.Errorf("device %s at %s: both must be absolute paths", d.HostPath, target)
 		}
-		found, err := devicesAt(d.HostPath, path.Clean(target))
+		found, err := devicesAt(d.HostPath, path.Clean(target), hidden)
 		if err != nil {
 			return nil, fmt.Errorf("error gathering device information while adding custom device %q: %w", d.HostPath, err)
 		}
@@ -84,7 +85,7 @@ func deviceAccess(permissions []string) (string, error) {
 
 // devicesAt answers the device at a path of the host, or those below it, as they shall appear at the
 // target. A symbolic link stands for what it leads to, as /dev/disk's do.
-func devicesAt(source, target string) ([]specs.LinuxDevice, error) {
+func devicesAt(source, target string, hidden []string) ([]specs.LinuxDevice, error) {
 	resolved, err := filepath.EvalSymlinks(source)
 	if err != nil {
 		// Docker names the error alone: its sentence has the path.
@@ -92,6 +93,11 @@ func devicesAt(source, target string) ([]specs.LinuxDevice, error) {
 			err = pathErr.Err
 		}
 		return nil, err
+	}
+	for _, dir := range hidden {
+		if resolved == dir || strings.HasPrefix(resolved, dir+"/") {
+			return nil, oci.ErrNotADevice
+		}
 	}
 	device, err := oci.DeviceFromPath(resolved)
 	if err == nil {
@@ -106,6 +112,9 @@ func devicesAt(source, target string) ([]specs.LinuxDevice, error) {
 	}
 	var out []specs.LinuxDevice
 	walkErr := filepath.WalkDir(resolved, func(place string, entry fs.DirEntry, err error) error {
+		if slices.Contains(hidden, place) {
+			return fs.SkipDir
+		}
 		if err != nil || entry.IsDir() || entry.Type()&fs.ModeDevice == 0 {
 			return nil // what cannot be read holds no device, as in Docker; links are not followed
 		}
