@@ -34,6 +34,9 @@ const (
 	maxGroups        = 5
 )
 
+// fargateStorageGiB is the ephemeral storage of a task on Fargate that asks for none.
+const fargateStorageGiB = 20
+
 // RunTask places tasks. It answers when they are durable and have a host.
 func (s *Service) RunTask(ctx context.Context, in *ecs.RunTaskInput) (*ecs.RunTaskOutput, error) {
 	run, cluster, err := s.prepare(ctx, in)
@@ -249,6 +252,9 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	if err != nil {
 		return none, err
 	}
+	if in.Overrides != nil && in.Overrides.EphemeralStorage != nil && launchType != ecs.LaunchTypeFargate {
+		return none, invalid("Tasks using the EC2 launch type do not support EphemeralStorage.")
+	}
 	nic, err := networkOf(in, effective, launchType)
 	if err != nil {
 		return none, err
@@ -288,6 +294,9 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 	if launchType == ecs.LaunchTypeFargate {
 		if base.PlatformVersion = api.Value(in.PlatformVersion); base.PlatformVersion == "" || base.PlatformVersion == "LATEST" {
 			base.PlatformVersion = "1.4.0"
+		}
+		if base.StorageGiB = fargateStorageGiB; effective.EphemeralStorage != nil {
+			base.StorageGiB = api.Value(effective.EphemeralStorage.SizeInGiB)
 		}
 	}
 	for i := range count {

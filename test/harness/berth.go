@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -399,7 +401,27 @@ func (b *Berth) Config() aws.Config {
 		BaseEndpoint: aws.String(b.Endpoint()),
 		Credentials:  credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken),
 		Retryer:      func() aws.Retryer { return aws.NopRetryer{} },
+		HTTPClient:   wholeBodies{awshttp.NewBuildableClient()},
 	}
+}
+
+// wholeBodies hands a request's body over in one piece. The SDK closes the body when the answer begins; if
+// that is before its own writer has looked for the body's end, the writer takes it for an error
+// (smithy-go's safeWriteToReadCloser) and closes the connection, on which the rest of an answer above 4 KiB
+// still is. Berth answers within 100 µs, so that this would be a matter of chance. Users do not see it: the
+// SDK's retryer repeats such calls.
+type wholeBodies struct{ aws.HTTPClient }
+
+func (c wholeBodies) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.ContentLength > 0 && r.ContentLength < 1<<20 {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		r = r.WithContext(r.Context()) // the SDK closes the body of its own
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return c.HTTPClient.Do(r)
 }
 
 // ECS is a client of the instance's ECS.

@@ -92,6 +92,8 @@ type Spec struct {
 	MemoryMiB int64  `json:"memoryMiB"`
 	Ports     []Port `json:"ports,omitempty"`
 	GPUs      int    `json:"gpus,omitempty"`
+	// StorageGiB is a FARGATE task's ephemeral storage.
+	StorageGiB int32 `json:"storageGiB,omitempty"`
 	// Containers in the definition's order, each with the ID in its ARN.
 	Containers []SpecContainer `json:"containers"`
 	// Interface is set for awsvpc, and in old rows for bridge.

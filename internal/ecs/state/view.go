@@ -60,6 +60,10 @@ func Task(v store.View, key store.Key) (ecs.Task, bool) {
 	if spec.LaunchType == ecs.LaunchTypeFargate {
 		t.PlatformFamily = api.Ptr("Linux")
 	}
+	if spec.StorageGiB > 0 {
+		t.EphemeralStorage = &ecs.EphemeralStorage{SizeInGiB: &spec.StorageGiB}
+		t.FargateEphemeralStorage = &ecs.TaskEphemeralStorage{SizeInGiB: &spec.StorageGiB}
+	}
 	if !st.ConnectedAt.IsZero() {
 		t.Connectivity, t.ConnectivityAt = ecs.ConnectivityConnected, &st.ConnectedAt
 	}

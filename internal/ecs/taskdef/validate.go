@@ -260,14 +260,22 @@ func validateTask(def *ecs.RegisterTaskDefinitionInput) error {
 		}
 	}
 	if e := def.EphemeralStorage; e != nil {
-		switch size := api.Value(e.SizeInGiB); {
-		case size < 21:
-			return clientError("EphemeralStorage size should be at least 21")
-		case size > 200:
-			return clientError("EphemeralStorage size should be at most 200")
-		case !wantsFargate(def):
+		if err := validateStorage(e); err != nil {
+			return err
+		}
+		if !wantsFargate(def) {
 			return clientError("Tasks using the EC2 launch type do not support EphemeralStorage.")
 		}
+	}
+	return nil
+}
+
+func validateStorage(e *ecs.EphemeralStorage) error {
+	switch size := api.Value(e.SizeInGiB); {
+	case size < 21:
+		return clientError("EphemeralStorage size should be at least 21")
+	case size > 200:
+		return clientError("EphemeralStorage size should be at most 200")
 	}
 	return nil
 }
