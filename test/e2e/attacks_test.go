@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -369,6 +370,9 @@ func (u *udp) expect(t *testing.T, want string) {
 	harness.Poll(t, 10*time.Second, "the packet "+want, func() bool { return slices.Contains(u.all(), want) })
 }
 
+// lans counts what newLAN made.
+var lans atomic.Int32
+
 // lan is a network namespace that stands for a neighbour of the host on its local network.
 type lan struct {
 	*testing.T
@@ -377,7 +381,7 @@ type lan struct {
 
 func newLAN(t *testing.T) *lan {
 	t.Helper()
-	n := os.Getpid()
+	n := os.Getpid()<<2 + int(lans.Add(1))
 	l := &lan{T: t, name: fmt.Sprintf("lan%d", n), host: fmt.Sprintf("10.253.%d.%d", n>>6&255, n&63<<2|1), own: fmt.Sprintf("10.253.%d.%d", n>>6&255, n&63<<2|2)}
 	l.ip("netns", "add", l.name)
 	t.Cleanup(func() { l.ip("netns", "del", l.name) }) // and the pair of interfaces with it

@@ -21,6 +21,7 @@
 //	sendfrom IP ADDR ...   likewise, from one of several addresses
 //	dial ADDR...           print which addresses and unix sockets take a connection
 //	frames SRC>DST:PORT... send UDP packets with whatever addresses
+//	relay ADDR AGENT       lead requests for /v1/ to AGENT, others to the task's metadata, as if from here
 //	hog ADDR N             open N connections and keep them
 //	forbid MAJOR:MINOR PID try what containers must not do, to that disk and process, print what was refused
 //
@@ -181,6 +182,8 @@ func run(what string, args []string) error {
 		return frames(args)
 	case "forbid":
 		forbid(arg(0, "8:0"), number(1, 1))
+	case "relay":
+		return relay(arg(0, ":80"), arg(1, ""))
 	case "hog":
 		hog(arg(0, ""), number(1, 1))
 	default:
