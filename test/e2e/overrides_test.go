@@ -106,13 +106,6 @@ func TestOverridesOfContainers(t *testing.T) {
 	})
 }
 
-// in is the world for a subtest: what goes wrong there fails it, and not its parent.
-func (w *world) in(t *testing.T) *world {
-	sub := *w
-	sub.T = t
-	return &sub
-}
-
 // TestOverridesOfTasks: limits and roles of the task as a whole.
 func TestOverridesOfTasks(t *testing.T) {
 	t.Parallel()
