@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/berthhq/berth/test/harness"
 )
@@ -39,41 +40,59 @@ func cmpOr(a, b string) string {
 	return b
 }
 
-// TestCrashAtEveryFailpoint first learns the failpoints' names from a run in which Berth lives, then
-// dies at each.
+// TestCrashAtEveryFailpoint first learns the failpoints' names from runs in which Berth lives, then
+// dies at each: in a plain workload where that visits the failpoint, and in the whole one, which takes
+// longer, where it does not.
 func TestCrashAtEveryFailpoint(t *testing.T) {
 	t.Parallel()
 	binary := harness.FailpointBinary(t)
-	names := failpoints(t, binary)
-	t.Logf("%d failpoints", len(names))
-	if len(names) < 10 {
-		t.Fatalf("only the failpoints %v: the workload or the build is wrong", names)
+	type visit struct {
+		name  string
+		whole bool
+	}
+	var visits []visit
+	plain := failpoints(t, binary, false)
+	for _, name := range plain {
+		visits = append(visits, visit{name, false})
+	}
+	for _, name := range failpoints(t, binary, true) {
+		if !slices.Contains(plain, name) {
+			visits = append(visits, visit{name, true})
+		}
+	}
+	t.Logf("%d failpoints, %d of them in the plain workload", len(visits), len(plain))
+	if len(plain) < 10 || len(visits) < len(plain)+10 {
+		t.Fatalf("only the failpoints %v: the workload or the build is wrong", visits)
 	}
 	if only := os.Getenv("BERTH_CRASH_ONLY"); only != "" { // to find out about one, as often as it takes
-		names = strings.Split(only, ",")
+		visits = nil
+		for name := range strings.SplitSeq(only, ",") {
+			visits = append(visits, visit{name, !slices.Contains(plain, name)})
+		}
 	}
-	// Two instances side by side: each crash is mostly waiting for processes to come up.
-	work := make(chan string)
+	// Several instances side by side: each crash is mostly waiting for processes to come up.
+	work := make(chan visit)
 	go func() {
 		defer close(work)
-		for _, name := range names {
-			work <- name
+		for _, v := range slices.Backward(visits) { // the long ones first
+			work <- v
 		}
 	}()
-	for lane := range 2 {
+	for lane := range 3 {
 		t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
 			t.Parallel()
 			c := newCrash(t, binary)
-			var name string
+			var v visit
 			defer func() {
 				if t.Failed() {
-					t.Logf("it was the round of failpoint %s", name)
+					t.Logf("it was the round of failpoint %s", v.name)
 				}
 			}()
-			for name = range work {
+			for v = range work {
 				started := time.Now()
-				died := c.round("BERTH_FAILPOINT="+name, nil)
-				t.Logf("%-60s died: %-5v %s", name, died, time.Since(started).Round(time.Millisecond))
+				c.whole = v.whole
+				died := c.round("BERTH_FAILPOINT="+v.name, nil)
+				t.Logf("%-60s died: %-5v %s", v.name, died, time.Since(started).Round(time.Millisecond))
 			}
 		})
 	}
@@ -92,8 +111,9 @@ func TestCrashAtRandomTimes(t *testing.T) {
 	t.Logf("BERTH_CRASH_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	c := newCrash(t, harness.Binary(t))
+	c.whole = true
 	for i := range rounds(t) {
-		after := time.Duration(random.IntN(2500)) * time.Millisecond
+		after := time.Duration(random.IntN(4000)) * time.Millisecond
 		c.round("", &after)
 		if t.Failed() {
 			t.Fatalf("round %d, killed after %s, seed %d", i, after, seed)
@@ -102,9 +122,10 @@ func TestCrashAtRandomTimes(t *testing.T) {
 }
 
 // failpoints runs the workload and a restart without a crash, and answers the names that were hit.
-func failpoints(t *testing.T, binary string) []string {
+func failpoints(t *testing.T, binary string, whole bool) []string {
 	log := filepath.Join(t.TempDir(), "failpoints")
 	c := newCrash(t, binary)
+	c.whole = whole
 	c.round("BERTH_FAILPOINT_LOG="+log, nil)
 	raw, err := os.ReadFile(log)
 	if err != nil {
@@ -121,6 +142,7 @@ type crash struct {
 	b       *harness.Berth
 	image   string
 	cluster string
+	whole   bool // the workload has a task with something of everything
 	n       int
 }
 
@@ -199,6 +221,10 @@ func (c *crash) workload(work context.Context, p *promises, token string) {
 	waiting := define("waiting", types.NetworkModeNone, "wait")
 	serving := define("serving", types.NetworkModeAwsvpc, "wait")
 	ending := define("ending", types.NetworkModeNone, "exit", "3")
+	whole := ""
+	if c.whole {
+		whole = c.defineWhole(work, client, config, token)
+	}
 	run := func(definition string, network *types.NetworkConfiguration, suffix string) string {
 		if definition == "" {
 			return ""
@@ -216,6 +242,7 @@ func (c *crash) workload(work context.Context, p *promises, token string) {
 	stopping := run(waiting, nil, "stopping")
 	staying := run(serving, subnet, "staying")
 	run(ending, nil, "ending")
+	all := run(whole, nil, "whole")
 	c.wait(work, client, stopping, "RUNNING")
 	c.wait(work, client, staying, "RUNNING")
 	if stopping != "" {
@@ -226,6 +253,48 @@ func (c *crash) workload(work context.Context, p *promises, token string) {
 		}
 		c.wait(work, client, stopping, "STOPPED")
 	}
+	c.wait(work, client, all, "RUNNING")
+	if all != "" {
+		if _, err := client.StopTask(work, &ecs.StopTaskInput{Cluster: &c.cluster, Task: &all}); err == nil {
+			p.Lock()
+			p.stopped[all] = true
+			p.Unlock()
+		}
+		c.wait(work, client, all, "STOPPED")
+	}
+}
+
+// defineWhole registers a task that has something of everything a host does for one: several containers
+// that wait for each other, namespaces of their own and one that they share, a mapped port, a link, a
+// volume, an environment file, a health check.
+func (c *crash) defineWhole(work context.Context, client *ecs.Client, config aws.Config, token string) string {
+	const bucket = "crash"
+	objects := s3.NewFromConfig(config, func(o *s3.Options) { o.UsePathStyle = true })
+	objects.CreateBucket(work, &s3.CreateBucketInput{Bucket: aws.String(bucket)})
+	objects.PutObject(work, &s3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String("app.env"), Body: strings.NewReader("A=b\n")})
+	container := func(name string, command ...string) types.ContainerDefinition {
+		return types.ContainerDefinition{
+			Name: &name, Image: &c.image, Memory: aws.Int32(48), Command: append(command, token), StopTimeout: aws.Int32(2),
+			MountPoints: []types.MountPoint{{SourceVolume: aws.String("data"), ContainerPath: aws.String("/data")}},
+		}
+	}
+	first, db, app := container("first", "exit", "0"), container("db", "wait"), container("app", "wait")
+	first.Essential = aws.Bool(false)
+	db.HealthCheck = &types.HealthCheck{Command: []string{"CMD", "/testapp", "exit", "0"}, Interval: aws.Int32(5), StartPeriod: aws.Int32(10)}
+	app.DependsOn = []types.ContainerDependency{
+		{ContainerName: aws.String("first"), Condition: types.ContainerConditionSuccess}, {ContainerName: aws.String("db"), Condition: types.ContainerConditionHealthy},
+	}
+	app.Links = []string{"db"}
+	app.PortMappings = []types.PortMapping{{ContainerPort: aws.Int32(80)}}
+	app.EnvironmentFiles = []types.EnvironmentFile{{Type: types.EnvironmentFileTypeS3, Value: aws.String("arn:aws:s3:::" + bucket + "/app.env")}}
+	out, err := client.RegisterTaskDefinition(work, &ecs.RegisterTaskDefinitionInput{
+		Family: aws.String("whole"), NetworkMode: types.NetworkModeBridge, PidMode: types.PidModeTask, IpcMode: types.IpcModeTask,
+		Volumes: []types.Volume{{Name: aws.String("data")}}, ContainerDefinitions: []types.ContainerDefinition{first, db, app},
+	})
+	if err != nil {
+		return ""
+	}
+	return aws.ToString(out.TaskDefinition.TaskDefinitionArn)
 }
 
 // wait polls a task until it has the status, or work ends.

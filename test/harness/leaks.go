@@ -73,6 +73,14 @@ func LeakedTaskThings(id, dataDir string) []string {
 	}
 	left = append(left, find("network namespace", list("/run/netns"), marks)...)
 	left = append(left, taskCgroups(id)...)
+	for kind, dir := range map[string]string{
+		"endpoint": filepath.Join("/run/berth", id, "bridge"), "shared namespaces": filepath.Join("/run/berth", id, "c", "shared"),
+		"volumes of task": filepath.Join(dataDir, "volumes", "tasks"),
+	} {
+		for _, name := range list(dir) {
+			left = append(left, kind+" "+filepath.Join(dir, name))
+		}
+	}
 	filepath.WalkDir(dataDir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type()&fs.ModeNamedPipe != 0 {
 			left = append(left, "FIFO "+path)
