@@ -3276,6 +3276,212 @@ func (x *LogLine) GetPartial() bool {
 	return false
 }
 
+type PutLogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostId        string                 `protobuf:"bytes,1,opt,name=host_id,json=hostId,proto3" json:"host_id,omitempty"`
+	TaskArn       string                 `protobuf:"bytes,2,opt,name=task_arn,json=taskArn,proto3" json:"task_arn,omitempty"`
+	Container     string                 `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	Stream        string                 `protobuf:"bytes,4,opt,name=stream,proto3" json:"stream,omitempty"` // as the driver names it; the group is the task definition's
+	Events        []*LogEvent            `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"` // in the order of their times, within PutLogEvents's limits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutLogsRequest) Reset() {
+	*x = PutLogsRequest{}
+	mi := &file_dispatch_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutLogsRequest) ProtoMessage() {}
+
+func (x *PutLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutLogsRequest.ProtoReflect.Descriptor instead.
+func (*PutLogsRequest) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PutLogsRequest) GetHostId() string {
+	if x != nil {
+		return x.HostId
+	}
+	return ""
+}
+
+func (x *PutLogsRequest) GetTaskArn() string {
+	if x != nil {
+		return x.TaskArn
+	}
+	return ""
+}
+
+func (x *PutLogsRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *PutLogsRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *PutLogsRequest) GetEvents() []*LogEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type LogEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Timestamp     int64                  `protobuf:"varint,1,opt,name=timestamp,proto3" json:"timestamp,omitempty"` // milliseconds since 1970
+	Message       []byte                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEvent) Reset() {
+	*x = LogEvent{}
+	mi := &file_dispatch_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEvent) ProtoMessage() {}
+
+func (x *LogEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEvent.ProtoReflect.Descriptor instead.
+func (*LogEvent) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *LogEvent) GetTimestamp() int64 {
+	if x != nil {
+		return x.Timestamp
+	}
+	return 0
+}
+
+func (x *LogEvent) GetMessage() []byte {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+// PutLogsReply says what became of a batch. An error code means that nothing was taken; it is one of
+// the API's, and retry tells whether another try can succeed.
+type PutLogsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ErrorCode     string                 `protobuf:"bytes,1,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	ErrorMessage  string                 `protobuf:"bytes,2,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
+	Retry         bool                   `protobuf:"varint,3,opt,name=retry,proto3" json:"retry,omitempty"`
+	TooOld        int64                  `protobuf:"varint,4,opt,name=too_old,json=tooOld,proto3" json:"too_old,omitempty"` // events that were refused for their time
+	TooNew        int64                  `protobuf:"varint,5,opt,name=too_new,json=tooNew,proto3" json:"too_new,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutLogsReply) Reset() {
+	*x = PutLogsReply{}
+	mi := &file_dispatch_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutLogsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutLogsReply) ProtoMessage() {}
+
+func (x *PutLogsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_dispatch_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutLogsReply.ProtoReflect.Descriptor instead.
+func (*PutLogsReply) Descriptor() ([]byte, []int) {
+	return file_dispatch_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PutLogsReply) GetErrorCode() string {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return ""
+}
+
+func (x *PutLogsReply) GetErrorMessage() string {
+	if x != nil {
+		return x.ErrorMessage
+	}
+	return ""
+}
+
+func (x *PutLogsReply) GetRetry() bool {
+	if x != nil {
+		return x.Retry
+	}
+	return false
+}
+
+func (x *PutLogsReply) GetTooOld() int64 {
+	if x != nil {
+		return x.TooOld
+	}
+	return 0
+}
+
+func (x *PutLogsReply) GetTooNew() int64 {
+	if x != nil {
+		return x.TooNew
+	}
+	return 0
+}
+
 var File_dispatch_proto protoreflect.FileDescriptor
 
 const file_dispatch_proto_rawDesc = "" +
@@ -3627,13 +3833,30 @@ const file_dispatch_proto_rawDesc = "" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\fR\x04text\x12\x18\n" +
-	"\apartial\x18\x05 \x01(\bR\apartial2\xe4\x02\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial\"\xaf\x01\n" +
+	"\x0ePutLogsRequest\x12\x17\n" +
+	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12\x19\n" +
+	"\btask_arn\x18\x02 \x01(\tR\ataskArn\x12\x1c\n" +
+	"\tcontainer\x18\x03 \x01(\tR\tcontainer\x12\x16\n" +
+	"\x06stream\x18\x04 \x01(\tR\x06stream\x123\n" +
+	"\x06events\x18\x05 \x03(\v2\x1b.berth.dispatch.v1.LogEventR\x06events\"B\n" +
+	"\bLogEvent\x12\x1c\n" +
+	"\ttimestamp\x18\x01 \x01(\x03R\ttimestamp\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\fR\amessage\"\x9a\x01\n" +
+	"\fPutLogsReply\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x01 \x01(\tR\terrorCode\x12#\n" +
+	"\rerror_message\x18\x02 \x01(\tR\ferrorMessage\x12\x14\n" +
+	"\x05retry\x18\x03 \x01(\bR\x05retry\x12\x17\n" +
+	"\atoo_old\x18\x04 \x01(\x03R\x06tooOld\x12\x17\n" +
+	"\atoo_new\x18\x05 \x01(\x03R\x06tooNew2\xb3\x03\n" +
 	"\bDispatch\x12P\n" +
 	"\aSession\x12\x1f.berth.dispatch.v1.AgentMessage\x1a .berth.dispatch.v1.ServerMessage(\x010\x01\x12E\n" +
 	"\x06Output\x12\x1b.berth.dispatch.v1.LogChunk\x1a\x1c.berth.dispatch.v1.OutputEnd(\x01\x12g\n" +
 	"\x0fEnvironmentFile\x12).berth.dispatch.v1.EnvironmentFileRequest\x1a).berth.dispatch.v1.EnvironmentFileContent\x12V\n" +
 	"\n" +
-	"Protection\x12$.berth.dispatch.v1.ProtectionRequest\x1a\".berth.dispatch.v1.ProtectionReplyB7Z5github.com/berthhq/berth/internal/dispatch/dispatchpbb\x06proto3"
+	"Protection\x12$.berth.dispatch.v1.ProtectionRequest\x1a\".berth.dispatch.v1.ProtectionReply\x12M\n" +
+	"\aPutLogs\x12!.berth.dispatch.v1.PutLogsRequest\x1a\x1f.berth.dispatch.v1.PutLogsReplyB7Z5github.com/berthhq/berth/internal/dispatch/dispatchpbb\x06proto3"
 
 var (
 	file_dispatch_proto_rawDescOnce sync.Once
@@ -3647,7 +3870,7 @@ func file_dispatch_proto_rawDescGZIP() []byte {
 	return file_dispatch_proto_rawDescData
 }
 
-var file_dispatch_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_dispatch_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_dispatch_proto_goTypes = []any{
 	(*AgentMessage)(nil),           // 0: berth.dispatch.v1.AgentMessage
 	(*ServerMessage)(nil),          // 1: berth.dispatch.v1.ServerMessage
@@ -3684,13 +3907,16 @@ var file_dispatch_proto_goTypes = []any{
 	(*LogChunk)(nil),               // 32: berth.dispatch.v1.LogChunk
 	(*OutputEnd)(nil),              // 33: berth.dispatch.v1.OutputEnd
 	(*LogLine)(nil),                // 34: berth.dispatch.v1.LogLine
-	nil,                            // 35: berth.dispatch.v1.Hello.AttributesEntry
-	nil,                            // 36: berth.dispatch.v1.Task.TagsEntry
-	nil,                            // 37: berth.dispatch.v1.Volume.DriverOptsEntry
-	nil,                            // 38: berth.dispatch.v1.Volume.LabelsEntry
-	nil,                            // 39: berth.dispatch.v1.Container.DockerLabelsEntry
-	nil,                            // 40: berth.dispatch.v1.Container.LogOptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 41: google.protobuf.Timestamp
+	(*PutLogsRequest)(nil),         // 35: berth.dispatch.v1.PutLogsRequest
+	(*LogEvent)(nil),               // 36: berth.dispatch.v1.LogEvent
+	(*PutLogsReply)(nil),           // 37: berth.dispatch.v1.PutLogsReply
+	nil,                            // 38: berth.dispatch.v1.Hello.AttributesEntry
+	nil,                            // 39: berth.dispatch.v1.Task.TagsEntry
+	nil,                            // 40: berth.dispatch.v1.Volume.DriverOptsEntry
+	nil,                            // 41: berth.dispatch.v1.Volume.LabelsEntry
+	nil,                            // 42: berth.dispatch.v1.Container.DockerLabelsEntry
+	nil,                            // 43: berth.dispatch.v1.Container.LogOptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 44: google.protobuf.Timestamp
 }
 var file_dispatch_proto_depIdxs = []int32{
 	2,  // 0: berth.dispatch.v1.AgentMessage.hello:type_name -> berth.dispatch.v1.Hello
@@ -3703,18 +3929,18 @@ var file_dispatch_proto_depIdxs = []int32{
 	30, // 7: berth.dispatch.v1.ServerMessage.task_status_ack:type_name -> berth.dispatch.v1.TaskStatusAck
 	31, // 8: berth.dispatch.v1.ServerMessage.log_request:type_name -> berth.dispatch.v1.LogRequest
 	23, // 9: berth.dispatch.v1.ServerMessage.inspect_request:type_name -> berth.dispatch.v1.InspectRequest
-	35, // 10: berth.dispatch.v1.Hello.attributes:type_name -> berth.dispatch.v1.Hello.AttributesEntry
+	38, // 10: berth.dispatch.v1.Hello.attributes:type_name -> berth.dispatch.v1.Hello.AttributesEntry
 	7,  // 11: berth.dispatch.v1.Payload.tasks:type_name -> berth.dispatch.v1.Task
 	17, // 12: berth.dispatch.v1.Task.containers:type_name -> berth.dispatch.v1.Container
 	9,  // 13: berth.dispatch.v1.Task.network_interface:type_name -> berth.dispatch.v1.NetworkInterface
-	41, // 14: berth.dispatch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	44, // 14: berth.dispatch.v1.Task.created_at:type_name -> google.protobuf.Timestamp
 	8,  // 15: berth.dispatch.v1.Task.volumes:type_name -> berth.dispatch.v1.Volume
-	36, // 16: berth.dispatch.v1.Task.tags:type_name -> berth.dispatch.v1.Task.TagsEntry
-	37, // 17: berth.dispatch.v1.Volume.driver_opts:type_name -> berth.dispatch.v1.Volume.DriverOptsEntry
-	38, // 18: berth.dispatch.v1.Volume.labels:type_name -> berth.dispatch.v1.Volume.LabelsEntry
+	39, // 16: berth.dispatch.v1.Task.tags:type_name -> berth.dispatch.v1.Task.TagsEntry
+	40, // 17: berth.dispatch.v1.Volume.driver_opts:type_name -> berth.dispatch.v1.Volume.DriverOptsEntry
+	41, // 18: berth.dispatch.v1.Volume.labels:type_name -> berth.dispatch.v1.Volume.LabelsEntry
 	10, // 19: berth.dispatch.v1.Container.environment:type_name -> berth.dispatch.v1.KeyValue
 	11, // 20: berth.dispatch.v1.Container.port_mappings:type_name -> berth.dispatch.v1.PortMapping
-	39, // 21: berth.dispatch.v1.Container.docker_labels:type_name -> berth.dispatch.v1.Container.DockerLabelsEntry
+	42, // 21: berth.dispatch.v1.Container.docker_labels:type_name -> berth.dispatch.v1.Container.DockerLabelsEntry
 	10, // 22: berth.dispatch.v1.Container.extra_hosts:type_name -> berth.dispatch.v1.KeyValue
 	18, // 23: berth.dispatch.v1.Container.ulimits:type_name -> berth.dispatch.v1.Ulimit
 	10, // 24: berth.dispatch.v1.Container.system_controls:type_name -> berth.dispatch.v1.KeyValue
@@ -3725,40 +3951,43 @@ var file_dispatch_proto_depIdxs = []int32{
 	14, // 29: berth.dispatch.v1.Container.restart_policy:type_name -> berth.dispatch.v1.RestartPolicy
 	16, // 30: berth.dispatch.v1.Container.volumes_from:type_name -> berth.dispatch.v1.VolumesFrom
 	15, // 31: berth.dispatch.v1.Container.devices:type_name -> berth.dispatch.v1.Device
-	40, // 32: berth.dispatch.v1.Container.log_options:type_name -> berth.dispatch.v1.Container.LogOptionsEntry
+	43, // 32: berth.dispatch.v1.Container.log_options:type_name -> berth.dispatch.v1.Container.LogOptionsEntry
 	22, // 33: berth.dispatch.v1.TaskStatus.containers:type_name -> berth.dispatch.v1.ContainerStatus
-	41, // 34: berth.dispatch.v1.TaskStatus.pull_started_at:type_name -> google.protobuf.Timestamp
-	41, // 35: berth.dispatch.v1.TaskStatus.pull_stopped_at:type_name -> google.protobuf.Timestamp
-	41, // 36: berth.dispatch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
-	41, // 37: berth.dispatch.v1.TaskStatus.execution_stopped_at:type_name -> google.protobuf.Timestamp
-	41, // 38: berth.dispatch.v1.TaskStatus.stopped_at:type_name -> google.protobuf.Timestamp
-	41, // 39: berth.dispatch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	41, // 40: berth.dispatch.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
+	44, // 34: berth.dispatch.v1.TaskStatus.pull_started_at:type_name -> google.protobuf.Timestamp
+	44, // 35: berth.dispatch.v1.TaskStatus.pull_stopped_at:type_name -> google.protobuf.Timestamp
+	44, // 36: berth.dispatch.v1.TaskStatus.started_at:type_name -> google.protobuf.Timestamp
+	44, // 37: berth.dispatch.v1.TaskStatus.execution_stopped_at:type_name -> google.protobuf.Timestamp
+	44, // 38: berth.dispatch.v1.TaskStatus.stopped_at:type_name -> google.protobuf.Timestamp
+	44, // 39: berth.dispatch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	44, // 40: berth.dispatch.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
 	11, // 41: berth.dispatch.v1.ContainerStatus.network_bindings:type_name -> berth.dispatch.v1.PortMapping
-	41, // 42: berth.dispatch.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
-	41, // 43: berth.dispatch.v1.ContainerStatus.created_at:type_name -> google.protobuf.Timestamp
-	41, // 44: berth.dispatch.v1.ContainerStatus.restarted_at:type_name -> google.protobuf.Timestamp
+	44, // 42: berth.dispatch.v1.ContainerStatus.health_since:type_name -> google.protobuf.Timestamp
+	44, // 43: berth.dispatch.v1.ContainerStatus.created_at:type_name -> google.protobuf.Timestamp
+	44, // 44: berth.dispatch.v1.ContainerStatus.restarted_at:type_name -> google.protobuf.Timestamp
 	21, // 45: berth.dispatch.v1.InspectReply.status:type_name -> berth.dispatch.v1.TaskStatus
 	25, // 46: berth.dispatch.v1.InspectReply.waiting:type_name -> berth.dispatch.v1.Waiting
-	41, // 47: berth.dispatch.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	41, // 48: berth.dispatch.v1.Waiting.deadline:type_name -> google.protobuf.Timestamp
-	41, // 49: berth.dispatch.v1.ProtectionReply.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 50: berth.dispatch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
+	44, // 47: berth.dispatch.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	44, // 48: berth.dispatch.v1.Waiting.deadline:type_name -> google.protobuf.Timestamp
+	44, // 49: berth.dispatch.v1.ProtectionReply.expires_at:type_name -> google.protobuf.Timestamp
+	44, // 50: berth.dispatch.v1.LogRequest.since:type_name -> google.protobuf.Timestamp
 	34, // 51: berth.dispatch.v1.LogChunk.lines:type_name -> berth.dispatch.v1.LogLine
-	41, // 52: berth.dispatch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	0,  // 53: berth.dispatch.v1.Dispatch.Session:input_type -> berth.dispatch.v1.AgentMessage
-	32, // 54: berth.dispatch.v1.Dispatch.Output:input_type -> berth.dispatch.v1.LogChunk
-	26, // 55: berth.dispatch.v1.Dispatch.EnvironmentFile:input_type -> berth.dispatch.v1.EnvironmentFileRequest
-	28, // 56: berth.dispatch.v1.Dispatch.Protection:input_type -> berth.dispatch.v1.ProtectionRequest
-	1,  // 57: berth.dispatch.v1.Dispatch.Session:output_type -> berth.dispatch.v1.ServerMessage
-	33, // 58: berth.dispatch.v1.Dispatch.Output:output_type -> berth.dispatch.v1.OutputEnd
-	27, // 59: berth.dispatch.v1.Dispatch.EnvironmentFile:output_type -> berth.dispatch.v1.EnvironmentFileContent
-	29, // 60: berth.dispatch.v1.Dispatch.Protection:output_type -> berth.dispatch.v1.ProtectionReply
-	57, // [57:61] is the sub-list for method output_type
-	53, // [53:57] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	44, // 52: berth.dispatch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	36, // 53: berth.dispatch.v1.PutLogsRequest.events:type_name -> berth.dispatch.v1.LogEvent
+	0,  // 54: berth.dispatch.v1.Dispatch.Session:input_type -> berth.dispatch.v1.AgentMessage
+	32, // 55: berth.dispatch.v1.Dispatch.Output:input_type -> berth.dispatch.v1.LogChunk
+	26, // 56: berth.dispatch.v1.Dispatch.EnvironmentFile:input_type -> berth.dispatch.v1.EnvironmentFileRequest
+	28, // 57: berth.dispatch.v1.Dispatch.Protection:input_type -> berth.dispatch.v1.ProtectionRequest
+	35, // 58: berth.dispatch.v1.Dispatch.PutLogs:input_type -> berth.dispatch.v1.PutLogsRequest
+	1,  // 59: berth.dispatch.v1.Dispatch.Session:output_type -> berth.dispatch.v1.ServerMessage
+	33, // 60: berth.dispatch.v1.Dispatch.Output:output_type -> berth.dispatch.v1.OutputEnd
+	27, // 61: berth.dispatch.v1.Dispatch.EnvironmentFile:output_type -> berth.dispatch.v1.EnvironmentFileContent
+	29, // 62: berth.dispatch.v1.Dispatch.Protection:output_type -> berth.dispatch.v1.ProtectionReply
+	37, // 63: berth.dispatch.v1.Dispatch.PutLogs:output_type -> berth.dispatch.v1.PutLogsReply
+	59, // [59:64] is the sub-list for method output_type
+	54, // [54:59] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_dispatch_proto_init() }
@@ -3787,7 +4016,7 @@ func file_dispatch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dispatch_proto_rawDesc), len(file_dispatch_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	Dispatch_Output_FullMethodName          = "/berth.dispatch.v1.Dispatch/Output"
 	Dispatch_EnvironmentFile_FullMethodName = "/berth.dispatch.v1.Dispatch/EnvironmentFile"
 	Dispatch_Protection_FullMethodName      = "/berth.dispatch.v1.Dispatch/Protection"
+	Dispatch_PutLogs_FullMethodName         = "/berth.dispatch.v1.Dispatch/PutLogs"
 )
 
 // DispatchClient is the client API for Dispatch service.
@@ -49,6 +50,9 @@ type DispatchClient interface {
 	// Protection reads, or changes, the protection of one of the host's tasks from scale-in, for the
 	// task's own containers.
 	Protection(ctx context.Context, in *ProtectionRequest, opts ...grpc.CallOption) (*ProtectionReply, error)
+	// PutLogs puts what a container of one of the host's tasks wrote where its awslogs configuration
+	// says, with the rights of the task's execution role.
+	PutLogs(ctx context.Context, in *PutLogsRequest, opts ...grpc.CallOption) (*PutLogsReply, error)
 }
 
 type dispatchClient struct {
@@ -105,6 +109,16 @@ func (c *dispatchClient) Protection(ctx context.Context, in *ProtectionRequest, 
 	return out, nil
 }
 
+func (c *dispatchClient) PutLogs(ctx context.Context, in *PutLogsRequest, opts ...grpc.CallOption) (*PutLogsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutLogsReply)
+	err := c.cc.Invoke(ctx, Dispatch_PutLogs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DispatchServer is the server API for Dispatch service.
 // All implementations must embed UnimplementedDispatchServer
 // for forward compatibility.
@@ -122,6 +136,9 @@ type DispatchServer interface {
 	// Protection reads, or changes, the protection of one of the host's tasks from scale-in, for the
 	// task's own containers.
 	Protection(context.Context, *ProtectionRequest) (*ProtectionReply, error)
+	// PutLogs puts what a container of one of the host's tasks wrote where its awslogs configuration
+	// says, with the rights of the task's execution role.
+	PutLogs(context.Context, *PutLogsRequest) (*PutLogsReply, error)
 	mustEmbedUnimplementedDispatchServer()
 }
 
@@ -143,6 +160,9 @@ func (UnimplementedDispatchServer) EnvironmentFile(context.Context, *Environment
 }
 func (UnimplementedDispatchServer) Protection(context.Context, *ProtectionRequest) (*ProtectionReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Protection not implemented")
+}
+func (UnimplementedDispatchServer) PutLogs(context.Context, *PutLogsRequest) (*PutLogsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutLogs not implemented")
 }
 func (UnimplementedDispatchServer) mustEmbedUnimplementedDispatchServer() {}
 func (UnimplementedDispatchServer) testEmbeddedByValue()                  {}
@@ -215,6 +235,24 @@ func _Dispatch_Protection_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Dispatch_PutLogs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutLogsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DispatchServer).PutLogs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Dispatch_PutLogs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DispatchServer).PutLogs(ctx, req.(*PutLogsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Dispatch_ServiceDesc is the grpc.ServiceDesc for Dispatch service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -229,6 +267,10 @@ var Dispatch_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Protection",
 			Handler:    _Dispatch_Protection_Handler,
+		},
+		{
+			MethodName: "PutLogs",
+			Handler:    _Dispatch_PutLogs_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
