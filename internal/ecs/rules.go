@@ -7,6 +7,7 @@ import (
 	"github.com/berthhq/berth/api/ecs"
 	"github.com/berthhq/berth/internal/ecs/placement"
 	"github.com/berthhq/berth/internal/ecs/placement/query"
+	"github.com/berthhq/berth/internal/ecs/state"
 	"github.com/berthhq/berth/internal/ecs/taskdef"
 )
 
@@ -79,7 +80,7 @@ func attributesNeeded(def *ecs.TaskDefinition, need taskdef.Requirements) map[st
 	}
 	if p := def.RuntimePlatform; p != nil {
 		if p.CpuArchitecture != "" {
-			attributes["ecs.cpu-architecture"] = strings.ToLower(string(p.CpuArchitecture))
+			attributes[state.AttributeArchitecture] = strings.ToLower(string(p.CpuArchitecture))
 		}
 		if p.OperatingSystemFamily != "" {
 			attributes["ecs.os-family"] = string(p.OperatingSystemFamily)

@@ -35,6 +35,9 @@ func TestATaskFromRunToStop(t *testing.T) {
 	if !strings.HasPrefix(task, "arn:aws:ecs:eu-west-1:123456789012:task/demo/") || *out.Tasks[0].LastStatus != "PENDING" {
 		t.Errorf("task %s is %s", task, *out.Tasks[0].LastStatus)
 	}
+	if a := out.Tasks[0].Attributes; len(a) != 1 || *a[0].Name != "ecs.cpu-architecture" || *a[0].Value != "x86_64" {
+		t.Errorf("attributes of the task: %+v", a)
+	}
 	host.until(w, "two tasks", func(d map[string]string) bool { return len(d) == 2 })
 	w.report(task, "RUNNING", nil)
 	if got := w.describe(task); *got.LastStatus != "RUNNING" || got.StartedAt == nil || got.Connectivity != ecs.ConnectivityConnected {

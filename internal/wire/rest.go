@@ -260,7 +260,8 @@ func encodeBindings(h http.Header, v reflect.Value, s *api.Shape) (status int) {
 			}
 		case api.InHeaders:
 			for _, key := range sortedKeys(f) {
-				h.Set(m.Wire()+key, headerSafe(f.MapIndex(reflect.ValueOf(key)).String()))
+				// As AWS writes it: clients take their users' names from what follows the prefix.
+				h[strings.ToLower(m.Wire()+key)] = []string{headerSafe(f.MapIndex(reflect.ValueOf(key)).String())}
 			}
 		}
 	}

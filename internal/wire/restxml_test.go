@@ -59,6 +59,20 @@ func TestS3Fixtures(t *testing.T) {
 	}
 }
 
+// The names of an object's metadata keep their letters, as S3 sends them: boto3 takes the keys of its
+// dictionary from the header as it came.
+func TestMetadataHeadersAreLowerCase(t *testing.T) {
+	t.Parallel()
+	out := &s3.HeadObjectOutput{Metadata: map[string]string{"color": "dark blue"}, ETag: api.Ptr(`"e"`)}
+	resp, err := restXML{}.EncodeResponse(s3.Descriptor, s3.Descriptor.Operation("HeadObject"), out, "id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.Header["x-amz-meta-color"]; len(got) != 1 || got[0] != "dark blue" {
+		t.Errorf("headers %v", resp.Header)
+	}
+}
+
 // What is read from XML is what was written.
 func TestXMLRoundTrip(t *testing.T) {
 	t.Parallel()

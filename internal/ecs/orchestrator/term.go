@@ -420,7 +420,7 @@ func (pl *plan) write(tx *store.Tx, now time.Time) error {
 		}
 		place := &state.Placement{
 			HostID: hostID, AvailabilityZone: run.Cluster.Region + host.Value.ZoneSuffix, ContainerInstanceARN: pt.instance,
-			GPUIDs: pt.decision.GPUIDs,
+			Architecture: host.Value.Attributes[state.AttributeArchitecture], GPUIDs: pt.decision.GPUIDs,
 		}
 		for _, r := range pt.decision.Ranking {
 			place.Ranking = append(place.Ranking, state.Rank(r))

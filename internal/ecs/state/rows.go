@@ -135,12 +135,17 @@ type Interface struct {
 	SecurityGroups []string `json:"securityGroups,omitempty"`
 }
 
+// AttributeArchitecture is the one attribute of a host that its tasks show as theirs, as on ECS.
+const AttributeArchitecture = "ecs.cpu-architecture"
+
 // Placement is where a task is. It never changes.
 type Placement struct {
 	HostID               string `json:"hostId"`
 	ContainerInstanceARN string `json:"containerInstanceArn,omitempty"` // empty for FARGATE
 	AvailabilityZone     string `json:"availabilityZone"`
 	PrivateIPv4          string `json:"privateIpv4,omitempty"`
+	// Architecture is the host's ecs.cpu-architecture; old rows lack it.
+	Architecture string `json:"architecture,omitempty"`
 	// GPUIDs are the GPUs the task has to itself, for its containers in their order.
 	GPUIDs []string `json:"gpuIds,omitempty"`
 	// Ranking is what the host was chosen by, one for each placement strategy of the call, in order.

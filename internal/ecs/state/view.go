@@ -75,6 +75,9 @@ func Task(v store.View, key store.Key) (ecs.Task, bool) {
 		t.AvailabilityZone = &p.Value.AvailabilityZone
 		t.ContainerInstanceArn = text(p.Value.ContainerInstanceARN)
 		address = p.Value.PrivateIPv4
+		if a := p.Value.Architecture; a != "" {
+			t.Attributes = append(t.Attributes, ecs.Attribute{Name: api.Ptr(AttributeArchitecture), Value: &a})
+		}
 	}
 	if spec.Attached() {
 		t.Attachments = []ecs.Attachment{attachment(spec.Interface, st.Attachment, address, key.Region)}
