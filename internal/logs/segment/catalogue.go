@@ -51,11 +51,13 @@ type retention struct {
 	Days int
 }
 
-// drop hides what was ingested before Seq.
+// drop hides what was ingested before Seq: of a stream, or of the group if All is set, or what has a
+// timestamp before Before if that is set.
 type drop struct {
 	Group
-	Stream string // "": all
-	All    bool
+	Stream string `json:",omitempty"`
+	All    bool   `json:",omitempty"`
+	Before int64  `json:",omitempty"`
 	Seq    uint64
 }
 

@@ -570,12 +570,16 @@ func generationOf(key string) (n int) {
 }
 
 // SetRetention hides a group's events that are older than so many days, at once and to the millisecond;
-// their segments go soon. 0: nothing is too old.
+// their segments go soon. 0: nothing is too old. What was too old once does not come back.
 func (s *Store) SetRetention(ctx context.Context, g Group, days int) error {
 	if days < 0 || days > 36500 {
 		return fmt.Errorf("%w: retention of %d days", ErrInvalid, days)
 	}
-	return s.changeState(ctx, func(st *state, _ uint64) {
+	return s.changeState(ctx, func(st *state, seq uint64) {
+		if from := st.hiddenOf(g, s.now()).from; from > 0 {
+			st.Dropped = slices.DeleteFunc(st.Dropped, func(d drop) bool { return d.Group == g && d.Before > 0 && d.Before <= from })
+			st.Dropped = append(st.Dropped, drop{Group: g, Before: from, Seq: seq})
+		}
 		st.Retention = slices.DeleteFunc(st.Retention, func(r retention) bool { return r.Group == g })
 		if days > 0 {
 			st.Retention = append(st.Retention, retention{g, days})
@@ -596,7 +600,7 @@ func (s *Store) DropGroup(ctx context.Context, g Group) error {
 // DropStream is DropGroup of one stream.
 func (s *Store) DropStream(ctx context.Context, g Group, stream string) error {
 	return s.changeState(ctx, func(st *state, seq uint64) {
-		st.Dropped = slices.DeleteFunc(st.Dropped, func(d drop) bool { return d.Group == g && !d.All && d.Stream == stream })
+		st.Dropped = slices.DeleteFunc(st.Dropped, func(d drop) bool { return d.Group == g && !d.All && d.Before == 0 && d.Stream == stream })
 		st.Dropped = append(st.Dropped, drop{Group: g, Stream: stream, Seq: seq})
 	})
 }

@@ -34,9 +34,15 @@ type hidden struct {
 	from    int64 // timestamps before it
 	seq     uint64
 	streams map[string]uint64
+	expired []drop
 }
 
 func (h *hidden) hides(stream string, id ID) bool {
+	for _, d := range h.expired {
+		if id.Seq < d.Seq && id.Timestamp < d.Before {
+			return true
+		}
+	}
 	return id.Timestamp < h.from || id.Seq < h.seq || len(h.streams) > 0 && id.Seq < h.streams[stream]
 }
 
@@ -55,6 +61,8 @@ func (st *state) hiddenOf(g Group, now time.Time) hidden {
 		case d.Group != g:
 		case d.All:
 			h.seq = max(h.seq, d.Seq)
+		case d.Before > 0:
+			h.expired = append(h.expired, d)
 		default:
 			if h.streams == nil {
 				h.streams = map[string]uint64{}

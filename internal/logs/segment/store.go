@@ -40,6 +40,7 @@ type Store struct {
 	requests chan *request
 	wake     chan struct{} // for the sealer
 	tend     chan struct{} // for the keeper
+	sealNow  chan struct{} // asks the committer for a new table
 	quit     chan struct{}
 	wg       sync.WaitGroup
 	ctx      context.Context // ends with Close
@@ -95,7 +96,9 @@ type request struct {
 
 // Open opens the store. What was acknowledged before a crash is there; damage to what was not yet in
 // segments is logged.
-func Open(cfg Config) (_ *Store, err error) {
+func Open(cfg Config) (*Store, error) { return open(cfg, time.Now, failpoint.Hit) }
+
+func open(cfg Config, now func() time.Time, hit func(string)) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open log store %s: %w", cfg.Dir, err)
@@ -114,8 +117,8 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, log: cfg.Logger, blob: cfg.Blob, codec: c, now: time.Now, hit: failpoint.Hit,
-		requests: make(chan *request), wake: make(chan struct{}, 1), tend: make(chan struct{}, 1), quit: make(chan struct{}),
+	s := &Store{cfg: cfg, log: cfg.Logger, blob: cfg.Blob, codec: c, now: now, hit: hit,
+		requests: make(chan *request), wake: make(chan struct{}, 1), tend: make(chan struct{}, 1), sealNow: make(chan struct{}), quit: make(chan struct{}),
 		segments: map[string]*segment{}, progress: make(chan struct{}), tails: map[*Tail]struct{}{}}
 	s.cache.limit = cacheBytes
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -319,6 +322,11 @@ func (s *Store) commitLoop() {
 			return
 		case <-age.C:
 			age.Reset(s.sealDue())
+			continue
+		case <-s.sealNow:
+			if err := s.rotate(true); err != nil {
+				s.log.Debug("A table of log events waits.", "error", err)
+			}
 			continue
 		case r := <-s.requests:
 			reqs = append(reqs, r)

@@ -1,0 +1,171 @@
+package segment
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/berthhq/berth/internal/logs/segment/logtest"
+)
+
+// The benchmarks use so many MiB of generated lines.
+func benchBytes() int {
+	if n, err := strconv.Atoi(os.Getenv("BERTH_BENCH_MIB")); err == nil {
+		return n << 20
+	}
+	return 256 << 20
+}
+
+var benchGroup = Group{"000000000000", "eu-central-1", "/ecs/orders"}
+
+// batches generates lines in batches of about a MiB, as PutLogEvents takes them.
+func batches(seed uint64, size int) (out [][]Entry, bytes int) {
+	src := logtest.New(seed, time.UnixMilli(1_750_000_000_000))
+	for bytes < size {
+		var entries []Entry
+		arena := make([]byte, 0, 1<<20)
+		for {
+			at, line := src.Next()
+			if len(arena)+len(line) > cap(arena) || len(entries) == 10_000 {
+				break
+			}
+			n := len(arena)
+			arena = append(arena, line...)
+			entries = append(entries, Entry{at, arena[n:len(arena):len(arena)]})
+		}
+		bytes += len(arena)
+		out = append(out, entries)
+	}
+	return out, bytes
+}
+
+// BenchmarkIngest appends from eight clients until all is on disk and in segments but the last tables.
+func BenchmarkIngest(b *testing.B) {
+	in, size := batches(1, min(benchBytes(), 512<<20))
+	events := 0
+	for _, batch := range in {
+		events += len(batch)
+	}
+	for b.Loop() {
+		s, err := Open(Config{Dir: b.TempDir(), Blob: blobDir(b)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		work := make(chan []Entry)
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range 8 {
+			wg.Go(func() {
+				for batch := range work {
+					if _, err := s.Append(context.Background(), benchGroup, fmt.Sprint("web/orders/", i), batch); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		for _, batch := range in {
+			work <- batch
+		}
+		close(work)
+		wg.Wait()
+		b.ReportMetric(float64(size)/1e6/time.Since(start).Seconds(), "MB/s-acknowledged")
+		b.StopTimer()
+		waitSealed(b, s)
+		took := time.Since(start)
+		u := s.Usage()
+		b.ReportMetric(float64(u.RawBytes)/1e6/took.Seconds(), "MB/s-sealed")
+		b.ReportMetric(float64(u.SegmentBytes)/float64(u.RawBytes), "stored/raw")
+		b.ReportMetric(float64(events)/took.Seconds(), "events/s")
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		b.ReportMetric(float64(m.Sys)/1e6, "MB-of-memory")
+		s.Close()
+		b.StartTimer()
+	}
+	b.SetBytes(int64(size))
+}
+
+// waitSealed makes a segment of everything.
+func waitSealed(t testing.TB, s *Store) {
+	t.Helper()
+	s.sealNow <- struct{}{}
+	for {
+		s.mu.RLock()
+		n, progress, err := len(s.tables), s.progress, s.sealErr
+		s.mu.RUnlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 1 {
+			return
+		}
+		<-progress
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	s := openTest(b, Config{Dir: b.TempDir(), Blob: blobDir(b)})
+	raw := 0
+	for seed := uint64(1); raw < benchBytes(); seed++ {
+		in, size := batches(seed, 64<<20)
+		raw += size
+		for i, batch := range in {
+			for j := range batch {
+				batch[j].Timestamp += int64(seed) * 10_000_000
+			}
+			if _, err := s.Append(b.Context(), benchGroup, fmt.Sprint("web/orders/", i%8), batch); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	rare := "4bf92f3577b34da6"
+	if _, err := s.Append(b.Context(), benchGroup, "web/orders/3", []Entry{{1_750_000_500_000 + 10_000_000, []byte(`{"level":"ERROR","requestId":"` + rare + `","message":"could not ship"}`)}}); err != nil {
+		b.Fatal(err)
+	}
+	waitSealed(b, s)
+	if dir := os.Getenv("BERTH_BENCH_EXPORT"); dir != "" {
+		f, err := os.Create(dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Scan(b.Context(), benchGroup, ScanOptions{}, func(e Event) bool {
+			f.Write(e.Message)
+			_, err := f.WriteString("\n")
+			return err == nil
+		}); err != nil {
+			b.Fatal(err)
+		}
+		f.Close()
+	}
+	for _, c := range []struct {
+		name  string
+		terms []Term
+	}{
+		{"rare", []Term{{Text: rare, Word: true}}},
+		{"rare-quoted", []Term{{Text: `"` + rare + `"`}}},
+		{"unfiltered", []Term{{Text: rare}}},
+		{"absent-letters", []Term{{Text: "OutOfMemoryErr"}}},
+		{"common", []Term{{Text: "ERROR", Word: true}}},
+		{"all", nil},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			n := 0
+			for b.Loop() {
+				n = 0
+				s.cacheMu.Lock()
+				s.cache = cache{limit: cacheBytes}
+				s.cacheMu.Unlock()
+				if err := s.Scan(b.Context(), benchGroup, ScanOptions{Terms: c.terms}, func(Event) bool { n++; return true }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(int64(raw))
+			b.ReportMetric(float64(n), "found")
+		})
+	}
+}
