@@ -190,6 +190,9 @@ func TestGPUs(t *testing.T) {
 	if len(out.Tasks) != 1 || len(out.Failures) != 2 || *out.Failures[0].Reason != "RESOURCE:GPU" {
 		t.Fatalf("two GPUs of three: %d tasks, %+v", len(out.Tasks), out.Failures)
 	}
+	if got := w.describe(*out.Tasks[0].TaskArn).Containers[0].GpuIds; !slices.Equal(got, []string{"GPU-a", "GPU-b"}) {
+		t.Errorf("the container shows GPUs %v", got)
+	}
 	host := w.follow("h1")
 	defer host.stream.Close()
 	p, err := host.stream.Next(w.ctx)

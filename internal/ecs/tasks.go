@@ -426,7 +426,7 @@ func specContainer(c *ecs.ContainerDefinition) state.SpecContainer {
 	out := state.SpecContainer{
 		Name: *c.Name, ID: uuid.NewString(), Image: api.Value(c.Image),
 		Essential: c.Essential == nil || *c.Essential, HealthCheck: c.HealthCheck != nil,
-		CPU: fmt.Sprint(api.Value(c.Cpu)),
+		CPU: fmt.Sprint(api.Value(c.Cpu)), GPUs: taskdef.GPUs(c),
 	}
 	if c.Memory != nil {
 		out.Memory = fmt.Sprint(*c.Memory)

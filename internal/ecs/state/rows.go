@@ -115,6 +115,7 @@ type SpecContainer struct {
 	CPU         string `json:"cpu,omitempty"` // as DescribeTasks shows them
 	Memory      string `json:"memory,omitempty"`
 	Reservation string `json:"reservation,omitempty"`
+	GPUs        int    `json:"gpus,omitempty"` // how many of the placement's are its own
 }
 
 // Port is a port of the host that a task takes.

@@ -71,10 +71,11 @@ func Task(v store.View, key store.Key) (ecs.Task, bool) {
 		t.StopCode, t.StoppedReason = ecs.TaskStopCode(cause.Code), &cause.Reason
 	}
 	var address string
+	var gpus []string // not yet given to a container
 	if p, ok := Placements.Get(v, key); ok {
 		t.AvailabilityZone = &p.Value.AvailabilityZone
 		t.ContainerInstanceArn = text(p.Value.ContainerInstanceARN)
-		address = p.Value.PrivateIPv4
+		address, gpus = p.Value.PrivateIPv4, p.Value.GPUIDs
 		if a := p.Value.Architecture; a != "" {
 			t.Attributes = append(t.Attributes, ecs.Attribute{Name: api.Ptr(AttributeArchitecture), Value: &a})
 		}
@@ -89,7 +90,11 @@ func Task(v store.View, key store.Key) (ecs.Task, bool) {
 		} else {
 			known.LastStatus = lifecycle.ContainerPending
 		}
-		t.Containers = append(t.Containers, containerView(spec, c, known, address, key.Scope))
+		shown := containerView(spec, c, known, address, key.Scope)
+		if n := min(c.GPUs, len(gpus)); n > 0 {
+			shown.GpuIds, gpus = gpus[:n], gpus[n:]
+		}
+		t.Containers = append(t.Containers, shown)
 	}
 	return t, true
 }
