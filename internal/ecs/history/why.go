@@ -77,9 +77,38 @@ func (t *Task) whyStopped(cause lifecycle.Cause) string {
 			return t.whyExited(i)
 		}
 	case lifecycle.TaskFailedToStart:
+		if why := t.whyBlocked(cause.Reason); why != "" {
+			return "it never started: " + why
+		}
 		return "it never started: " + oneLine(cause.Reason, "no reason is known")
 	}
 	return oneLine(cause.Reason, string(cause.Code))
+}
+
+// blockedPattern takes apart what Amazon's agent says of a container that could not start for want of another.
+var blockedPattern = regexp.MustCompile(`ordering dependency \[([^(\]]+)\(.*\] for target \[([^(\]]+)\(.*\] (.+)`)
+
+// whyBlocked says in fewer words which container kept which from starting; empty where none did.
+func (t *Task) whyBlocked(reason string) string {
+	m := blockedPattern.FindStringSubmatch(reason)
+	if m == nil {
+		return ""
+	}
+	what := strings.TrimPrefix(strings.TrimPrefix(m[3], "as dependency "), "because dependency ")
+	why := fmt.Sprintf("container %q depends on container %q, which %s", m[2], m[1], oneLine(strings.TrimSuffix(what, "."), ""))
+	if strings.Contains(what, "timed out") {
+		return why // and what came of it afterwards is no cause
+	}
+	for i, c := range t.Status.Containers {
+		if c.Name != m[1] || c.ExitCode == nil {
+			continue
+		}
+		why += fmt.Sprintf(" (exit code %d)", *c.ExitCode)
+		if lines := t.Extras[i].Lines; len(lines) > 0 {
+			why += "; its last output: " + oneLine(lines[len(lines)-1].Text, "an empty line")
+		}
+	}
+	return why
 }
 
 // culprit is the essential container that ended first.
@@ -215,7 +244,7 @@ var hints = [][]hint{
 	{
 		{regexp.MustCompile(`(?i)exec format error`), says("The image, or its entry point, is for another kind of CPU, or is a script without a #! line. Build it for this host: `docker build --platform linux/$(uname -m)`.")},
 		{regexp.MustCompile(`Cannot(Start|Create)Container.*(?i)(executable file not found|no such file or directory)`), says("The program to run is not in the image, or its interpreter is not: look at entryPoint and command, at a #! line that ends in a carriage return, and at a dynamically linked program in an image without libc.")},
-		{regexp.MustCompile(`Cannot(Start|Create)Container.*(?i)permission denied`), says("The program to run is not executable for the container's user: `chmod +x` it in the image, or set another user.")},
+		{regexp.MustCompile(`Cannot(Start|Create)Container.*(?i)(permission denied|is a directory)`), says("The program to run is not executable for the container's user: `chmod +x` it in the image, or set another user.")},
 	},
 	{
 		{regexp.MustCompile(`(?i)(address|port) (is )?already (in use|allocated)|port .* in use`), says("Something else on the host listens on that port; `ss -ltnup` says what. A hostPort of 0 takes any that is free.")},

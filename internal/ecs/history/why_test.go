@@ -68,6 +68,7 @@ func TestHints(t *testing.T) {
 		"CannotStartContainerError: exec /server: exec format error":                             "another kind of CPU",
 		`CannotStartContainerError: exec: "/nope": stat /nope: no such file or directory`:        "not in the image",
 		`CannotStartContainerError: exec: "/x": permission denied`:                               "not executable",
+		`CannotStartContainerError: exec: "/etc": is a directory`:                                "not executable",
 		"CannotStartContainerError: listen tcp 0.0.0.0:80: bind: address already in use":         "Something else on the host listens",
 		"CannotCreateContainerError: write /x: no space left on device":                          "disk is full",
 		"TaskFailedToStart: AGENT (the host was not connected for 15m0s)":                        "berth status",
@@ -82,6 +83,29 @@ func TestHints(t *testing.T) {
 			t.Errorf("%s: hints %q, want none", reason, got)
 		case want != "" && (len(got) != 1 || !strings.Contains(got[0], want)):
 			t.Errorf("%s: hints %q, want one with %q", reason, got, want)
+		}
+	}
+}
+
+// TestBlocked says which container kept another from starting.
+func TestBlocked(t *testing.T) {
+	t.Parallel()
+	const head = "CannotStartContainerError: dependency graph: failed to resolve container ordering dependency [log(127.0.0.1:33485/log:1) (STOPPED->STOPPED) - Exit: 3] for target [web(127.0.0.1:33485/web:1) (NONE->RUNNING)] "
+	code := int32(3)
+	for verdict, want := range map[string]string{
+		"as dependency did not exit successfully.":         `it never started: container "web" depends on container "log", which did not exit successfully (exit code 3); its last output: no table`,
+		"because dependency stopped before it was healthy": `which stopped before it was healthy (exit code 3); its last output: no table`,
+		"has timed out.": `it never started: container "web" depends on container "log", which has timed out`,
+		"":               "it never started: CannotStartContainerError: … failed to resolve",
+	} {
+		task := &Task{Spec: *taskSpec(taskID), Extras: make([]Extra, 2)}
+		task.Extras[1].Lines = []Line{{Text: "no table"}}
+		task.Status = lifecycle.Status{
+			LastStatus: lifecycle.Stopped, Stop: &lifecycle.Cause{Code: lifecycle.TaskFailedToStart, Reason: strings.TrimSpace(head + verdict)},
+			Containers: []lifecycle.Container{{Name: "web", LastStatus: lifecycle.ContainerStopped}, {Name: "log", LastStatus: lifecycle.ContainerStopped, ExitCode: &code}},
+		}
+		if why := task.Explain(nil, sec(60)).Why; !strings.Contains(why, want) || verdict == "has timed out." && why != want {
+			t.Errorf("%q is told as %s", verdict, why)
 		}
 	}
 }
