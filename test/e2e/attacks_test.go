@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -740,5 +742,54 @@ func TestOthersDirectories(t *testing.T) {
 	}
 	for _, name := range []string{"../" + id(first) + "/data", "data/../../" + id(first), "..", "a/b"} {
 		w.refuses(volumes(types.Volume{Name: aws.String(name)}), "ClientException")
+	}
+}
+
+// TestEnvironmentFilesOfOthers: a definition gets variables out of no object but those that its account
+// may read, and out of no other than the one it names.
+func TestEnvironmentFilesOfOthers(t *testing.T) {
+	t.Parallel()
+	b := dev(t) // where every access key of twelve digits is an account
+	w := newWorld(t, b)
+	client := func(account string) *s3.Client {
+		return s3.NewFromConfig(b.Config(), func(o *s3.Options) {
+			o.UsePathStyle, o.Credentials = true, credentials.NewStaticCredentialsProvider(account, "x", "")
+		})
+	}
+	own, foreign := fmt.Sprintf("own-%d", os.Getpid()), fmt.Sprintf("foreign-%d", os.Getpid())
+	put := func(account, bucket, key, body string) {
+		t.Helper()
+		c := client(account)
+		if _, err := c.CreateBucket(ctx(t), &s3.CreateBucketInput{Bucket: &bucket}); err != nil && !strings.Contains(err.Error(), "BucketAlreadyOwnedByYou") {
+			t.Fatalf("make bucket %s: %v", bucket, err)
+		}
+		if _, err := c.PutObject(ctx(t), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader(body)}); err != nil {
+			t.Fatalf("put %s/%s: %v", bucket, key, err)
+		}
+	}
+	put("test", own, "a.env", "A=mine\n")
+	put("test", own, "dir/a.env", "A=deeper\n")
+	put("111122223333", foreign, "a.env", "A="+secret+"\n")
+	with := func(arn string) types.Task {
+		return w.run(w.define(nil, w.shell(`echo "A is $A"`, func(c *container) {
+			c.EnvironmentFiles = []types.EnvironmentFile{{Type: types.EnvironmentFileTypeS3, Value: &arn}}
+		})))
+	}
+	refused := map[string]types.Task{}
+	for _, arn := range []string{
+		"arn:aws:s3:::" + foreign + "/a.env", "arn:aws:s3:::" + own + "/../" + foreign + "/a.env", "arn:aws:s3:::" + own + "/%2e%2e/" + foreign + "/a.env",
+		"arn:aws:s3:::" + own + "/..%2f" + foreign + "/a.env", "arn:aws:s3:::" + own + "/dir/../a.env", "arn:aws:s3:::" + own + "/../../../etc/environment.env",
+		"arn:aws:s3:::" + own + "//a.env",
+	} {
+		refused[arn] = with(arn)
+	}
+	allowed := with("arn:aws:s3:::" + own + "/a.env")
+	for arn, task := range refused {
+		if done := w.stopped(task); done.StopCode != types.TaskStopCodeTaskFailedToStart || len(w.b.Logs(id(task), "app")) > 0 || !strings.Contains(aws.ToString(done.StoppedReason), "ResourceInitializationError") {
+			t.Errorf("%s: %s %q, output %q", arn, done.StopCode, aws.ToString(done.StoppedReason), w.b.Logs(id(task), "app"))
+		}
+	}
+	if lines := w.output(allowed); !slices.Equal(lines, []string{"A is mine"}) {
+		t.Errorf("out of its own file it has %q", lines)
 	}
 }
