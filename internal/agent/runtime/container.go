@@ -257,9 +257,6 @@ func makeBindSources(c agent.ContainerSpec) error {
 	return nil
 }
 
-// createWait bounds a creation: a machine may be slow, but a shim that hangs must not hang the task.
-const createWait = 2 * time.Minute
-
 // streams is where a container's standard streams go. It is kept with the record, because a restart
 // needs it again.
 type streams struct {
@@ -319,13 +316,15 @@ func (r *Runtime) createTask(ctx context.Context, record containerRecord, mounts
 		}
 		defer f.Close()
 	}
-	ctx, cancel := context.WithTimeout(ctx, createWait)
-	defer cancel()
 	defer r.lockShim(record.Labels[labelTask])()
 	failpoint.Hit("runtime/create/before")
 	_, err := r.engine.tasks.Create(ctx, request)
 	failpoint.Hit("runtime/create/after")
 	if err != nil {
+		// containerd's words for a context that has ended are not the context's error.
+		if ended := ctx.Err(); ended != nil {
+			return fmt.Errorf("failed to create task for container: %w", ended)
+		}
 		return fmt.Errorf("failed to create task for container: %w", errgrpc.ToNative(err))
 	}
 	r.noteCreated(record.ID)
@@ -490,7 +489,7 @@ func (r *Runtime) deleteTask(ctx context.Context, id, task string) error {
 	got, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
 	err = errgrpc.ToNative(err)
 	if !errdefs.IsNotFound(err) && (err != nil || got.Process.Status != tasktypes.Status_STOPPED) {
-		if err := r.killTask(ctx, id); err != nil {
+		if err := r.killTask(ctx, id, task); err != nil {
 			return err
 		}
 	}
@@ -505,8 +504,11 @@ func (r *Runtime) deleteTask(ctx context.Context, id, task string) error {
 		// Also when there is none: its shim may be there, without it, from a deletion cut short.
 		_, err = r.engine.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
 		failpoint.Hit("runtime/delete/after")
-		if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
+		if err = errgrpc.ToNative(err); err == nil {
 			return nil
+		}
+		if errdefs.IsNotFound(err) {
+			return r.endLostShim(ctx, id, task)
 		}
 		// The shim may end in the middle, on its own account; then there is nothing to delete.
 		if attempt == 3 || ctx.Err() != nil {
@@ -519,14 +521,21 @@ func (r *Runtime) deleteTask(ctx context.Context, id, task string) error {
 // anything but a hung disk.
 const killWait = 15 * time.Second
 
-// killTask kills all processes of the container and returns when the first is reaped.
-func (r *Runtime) killTask(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, killWait)
+// killTask kills all processes of the container and returns when the first is reaped. If the shim does
+// not even answer, it is killed too, with all it has.
+func (r *Runtime) killTask(ctx context.Context, id, task string) error {
+	bounded, cancel := context.WithTimeout(ctx, r.killWait)
 	defer cancel()
-	_, killErr := r.engine.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
-	_, err := r.engine.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id})
+	_, killErr := r.engine.tasks.Kill(bounded, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
+	_, err := r.engine.tasks.Wait(bounded, &tasks.WaitRequest{ContainerID: id})
 	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return nil
+	}
+	if bounded.Err() != nil && task != "" && ctx.Err() == nil {
+		// containerd gives a shim two seconds to tell a state.
+		if _, stateErr := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id}); stateErr != nil {
+			return r.endHungShim(ctx, id, task)
+		}
 	}
 	return fmt.Errorf("kill the container: %w", errors.Join(errgrpc.ToNative(killErr), err))
 }

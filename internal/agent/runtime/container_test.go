@@ -143,15 +143,14 @@ func TestInitProcess(t *testing.T) {
 func TestHostNetworkAndBinds(t *testing.T) {
 	t.Parallel()
 	r := newHost(t).openForTest()
-	dir := filepath.Join(t.TempDir(), "made", "by", "docker")
+	dir := t.TempDir()
 	hosts := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(hosts, []byte("10.0.0.1 db\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	c := testContainer(importBusybox(t, r), "c1", "echo hi >/data/f; cat /etc/hosts; touch /etc/hosts || echo ro; ls -l /proc/self/ns/net")
 	c.HostNetwork = true
-	c.Mounts = []agent.Mount{{Source: hosts, Target: "/etc/hosts", ReadOnly: true}}
-	c.Container.Mounts = []*dispatchpb.Mount{{Source: dir, Target: "/data"}}
+	c.Mounts = []agent.Mount{{Source: hosts, Target: "/etc/hosts", ReadOnly: true}, {Source: dir, Target: "/data"}}
 	got, _ := runOutput(t, r, c)
 	own, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {

@@ -81,14 +81,15 @@ func TestBuildSpecProperties(t *testing.T) {
 		for _, p := range rapid.SliceOfNDistinct(path, 0, 4, rapid.ID).Draw(t, "tmpfs") {
 			c.Tmpfs = append(c.Tmpfs, &dispatchpb.Tmpfs{Path: p, SizeMib: 1})
 		}
+		var mounts []agent.Mount
 		for _, p := range rapid.SliceOfN(path, 0, 4).Draw(t, "binds") {
-			c.Mounts = append(c.Mounts, &dispatchpb.Mount{Source: "/src", Target: p})
+			mounts = append(mounts, agent.Mount{Source: "/src", Target: p})
 		}
 		in := specInput{
 			container: agent.ContainerSpec{
 				ID: "c", TaskID: "t", Container: c,
 				Environment: rapid.SliceOf(rapid.StringMatching(`[A-C]=[x-z]`)).Draw(t, "environment"),
-				HostNetwork: rapid.Bool().Draw(t, "host"),
+				HostNetwork: rapid.Bool().Draw(t, "host"), Mounts: mounts,
 			},
 			image:  ocispec.ImageConfig{Env: rapid.SliceOf(rapid.StringMatching(`[A-C]=i`)).Draw(t, "image")},
 			user:   specs.User{UID: rapid.Uint32().Draw(t, "uid")},

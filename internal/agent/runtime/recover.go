@@ -152,7 +152,15 @@ func (r *Runtime) recoverContainer(ctx context.Context, record containerRecord, 
 		}
 		return true, r.recoverExecs(ctx, record)
 	}
-	// No shim watches its processes any more, so they are nobody's.
+	// No shim that is known watches its processes any more, so they are nobody's.
+	if task := record.Labels[labelTask]; task != "" {
+		unlock := r.shims.lock(task)
+		err := r.endLostShim(ctx, record.ID, task)
+		unlock()
+		if err != nil {
+			return true, err
+		}
+	}
 	if err := r.cgroups.kill(r.cgroupPath(record.Labels[labelTask], record.ID)); err != nil {
 		return true, err
 	}

@@ -40,6 +40,7 @@ func (r *Runtime) Reset(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, r.collect(ctx, true))
+	errs = append(errs, r.endAllShims(ctx))
 	errs = append(errs, r.unshareAll(ctx))
 	errs = append(errs, r.cgroups.kill(r.cgroupPath()), r.cgroups.remove(ctx, r.cgroupPath()))
 	errs = append(errs, unmountBelow(r.config.RunDir))

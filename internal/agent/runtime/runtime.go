@@ -84,6 +84,7 @@ type Runtime struct {
 	shims      keyedLock // task IDs: taken alone by what may end a task's shim
 	tasks      keyedLock // task IDs: what a task's containers share
 	volumes    keyedLock // directories being filled
+	killWait   time.Duration
 
 	mu      sync.Mutex
 	started map[string]time.Time  // when this process started a container
@@ -121,6 +122,8 @@ func Open(ctx context.Context, config Config) (_ *Runtime, err error) {
 		created: map[string]bool{},
 		usage:   map[string]usageFacts{},
 		opened:  make(chan struct{}),
+
+		killWait: killWait,
 	}
 	r.life, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -256,9 +259,12 @@ func (r *Runtime) PrepareTask(ctx context.Context, t agent.TaskSpec) error {
 }
 
 // RemoveTask removes what the task's containers shared and its cgroup, which must have no processes of
-// containers any more.
+// containers any more, and ends a shim that should have ended with the last of them.
 func (r *Runtime) RemoveTask(ctx context.Context, taskID string) error {
 	if err := checkName(taskID); err != nil {
+		return err
+	}
+	if err := r.endShim(ctx, taskID); err != nil {
 		return err
 	}
 	if err := r.unshare(ctx, taskID); err != nil {

@@ -490,14 +490,6 @@ func containerMounts(input specInput) ([]specs.Mount, error) {
 			return nil, err
 		}
 	}
-	for _, m := range c.Mounts {
-		if m.Source == "" {
-			continue // a volume, which is in.Mounts
-		}
-		if err := bind(m.Source, m.Target, m.ReadOnly); err != nil {
-			return nil, err
-		}
-	}
 	// A mount must come after those it lies in, and what the container asks for replaces a default.
 	slices.SortStableFunc(own, func(a, b specs.Mount) int {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")

@@ -36,6 +36,7 @@ func Main() {
 	case PauseName:
 		os.Exit(pauseMain(os.Args[1:]))
 	}
+	releaseLog := holdLog()
 	// The registry holds the plugins that the embedded containerd chooses from; RunShim loads all that
 	// is registered, so what it shall have is put in alone.
 	registry.Reset()
@@ -44,6 +45,7 @@ func Main() {
 		ID:       "task",
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
 		InitFn: func(ic *plugin.InitContext) (any, error) {
+			releaseLog() // the shim opens its log before it loads plugins
 			publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
 			if err != nil {
 				return nil, err
