@@ -116,7 +116,7 @@ func (s *Store) buffer(n int) []byte {
 	if b, ok := s.buffers.Get().(*[]byte); ok && cap(*b) >= n {
 		return (*b)[:0]
 	}
-	return make([]byte, 0, max(n, blockRaw+blockRaw/8))
+	return make([]byte, 0, max(n, blockRaw+blockRaw/16))
 }
 
 func (s *Store) recycle(b []byte) {

@@ -16,7 +16,7 @@
 // An event's [ID] is its timestamp and then its number in the order of ingestion. It orders events,
 // names them, and is the position from which reading goes on, in both directions and beyond the end.
 //
-// A block (about half a MiB of messages) is skipped by its times, its streams, and a filter of its words
+// A block (about one MiB of messages) is skipped by its times, its streams, and a filter of its words
 // and letter sequences; see [Term] for what the filter can decide. Scans load the blocks that remain in
 // the order of their first event, several at once, and merge them.
 //

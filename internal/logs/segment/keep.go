@@ -86,7 +86,11 @@ func (s *Store) seal(t *table) error {
 	for _, w := range t.logs {
 		logs = append(logs, w.salt)
 	}
-	m, err := s.store(s.ctx, segmentKey(minSeq, maxSeq, 0), 0, logs, nil, groups, func(g Group, yield func(*item) error) error {
+	s.mu.RLock()
+	// Another table is filled faster than this one is sealed: those who append would wait.
+	busy := len(s.tables) > 2
+	s.mu.RUnlock()
+	m, err := s.store(s.ctx, segmentKey(minSeq, maxSeq, 0), busy, 0, logs, nil, groups, func(g Group, yield func(*item) error) error {
 		return s.merge(s.ctx, g, nil, []*table{t}, s.logGap, yield)
 	})
 	if err != nil {
@@ -184,7 +188,7 @@ func (s *Store) merge(ctx context.Context, g Group, segs []*segment, tables []*t
 }
 
 // store writes a segment; it answers nil if there is nothing to write.
-func (s *Store) store(ctx context.Context, key string, generation int, logs []uint64, replaces []string, groups []Group,
+func (s *Store) store(ctx context.Context, key string, fast bool, generation int, logs []uint64, replaces []string, groups []Group,
 	events func(Group, func(*item) error) error) (*segmentMeta, error) {
 	pr, pw := io.Pipe()
 	type result struct {
@@ -195,7 +199,7 @@ func (s *Store) store(ctx context.Context, key string, generation int, logs []ui
 	// Nothing is put before there is an event.
 	started := make(chan bool, 1)
 	go func() {
-		w := newSegmentWriter(pw, s.codec)
+		w := newSegmentWriter(pw, s.codec, fast)
 		w.onFirst = func() { started <- true }
 		x, err := func() (*index, error) {
 			defer w.abort()
@@ -232,7 +236,7 @@ func (s *Store) store(ctx context.Context, key string, generation int, logs []ui
 		return nil, full(fmt.Errorf("store %s: %w", key, err))
 	}
 	m := r.x.meta
-	m.Key = key
+	m.Key, m.Fast = key, fast
 	r.x.meta.Key = key
 	return &m, nil
 }
@@ -369,7 +373,8 @@ func (s *Store) expire() error {
 	return s.commitChange(ch, nil)
 }
 
-// choose finds segments to be made one: many small ones in a row, or one that is mostly dead.
+// choose finds segments to be made one: many small ones in a row, or one that is mostly dead; or, when
+// there is nothing else to do, one that was made in haste.
 func (s *Store) choose() []*segment {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -390,6 +395,13 @@ func (s *Store) choose() []*segment {
 			// Every event is written again only when its segment grows to double.
 			if n := j - i + 1; n >= mergeAtOnce && 2*largest <= total || n >= 4*mergeAtOnce {
 				return segs[i : j+1]
+			}
+		}
+	}
+	if len(s.tables) == 1 {
+		for _, seg := range segs {
+			if seg.meta.Fast && s.reads(seg) {
+				return []*segment{seg}
 			}
 		}
 	}
@@ -444,7 +456,7 @@ func (s *Store) compact(ctx context.Context) (more bool, err error) {
 	}
 	s.catMu.Unlock()
 	broken := false
-	m, err := s.store(ctx, segmentKey(minSeq, maxSeq, generation), generation, logs, replaces, groups, func(g Group, yield func(*item) error) error {
+	m, err := s.store(ctx, segmentKey(minSeq, maxSeq, generation), false, generation, logs, replaces, groups, func(g Group, yield func(*item) error) error {
 		return s.mergeWhole(ctx, g, segs, yield, &broken)
 	})
 	if broken {
@@ -554,6 +566,7 @@ func (s *Store) deleteRemoved(ctx context.Context) error {
 		if err := s.blob.Delete(ctx, k); err != nil {
 			return err
 		}
+		s.hit("segment/delete/after")
 		ch.Deleted = append(ch.Deleted, k)
 	}
 	if len(ch.Deleted) == 0 {

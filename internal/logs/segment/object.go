@@ -94,6 +94,8 @@ type segmentMeta struct {
 	Replaces []string `json:",omitempty"`
 	// FirstFooter is where the first footer is.
 	FirstFooter int64
+	// Fast says that it was made in haste and would be smaller if made again.
+	Fast bool `json:",omitempty"`
 }
 
 type groupMeta struct {
@@ -375,11 +377,15 @@ type pendingBlock struct {
 	done  chan packed
 }
 
-func newSegmentWriter(w io.Writer, c *codec) *segmentWriter {
+func newSegmentWriter(w io.Writer, c *codec, fast bool) *segmentWriter {
 	n := runtime.GOMAXPROCS(0)
-	s := &segmentWriter{w: w, codec: c, packers: make(chan *packer, n), free: make(chan *blockBuilder, n+2), builder: &blockBuilder{}}
+	s := &segmentWriter{w: w, codec: c, onFirst: func() {}, packers: make(chan *packer, n), free: make(chan *blockBuilder, n+2), builder: &blockBuilder{}}
 	for range n {
-		s.packers <- newPacker(c)
+		enc := c.enc
+		if fast {
+			enc = c.fast
+		}
+		s.packers <- newPacker(enc)
 	}
 	return s
 }

@@ -134,11 +134,12 @@ func hashToken(b []byte) uint64 {
 		h = mix(h^binary.LittleEndian.Uint64(b), mixA)
 		b = b[8:]
 	}
-	if len(b) > 0 {
-		var tail uint64
-		for i, c := range b {
-			tail |= uint64(c) << (8 * i)
-		}
+	switch n := len(b); {
+	case n >= 4:
+		tail := uint64(binary.LittleEndian.Uint32(b)) | uint64(binary.LittleEndian.Uint32(b[n-4:]))<<32
+		h = mix(h^tail, mixA)
+	case n > 0:
+		tail := uint64(b[0]) | uint64(b[n/2])<<8 | uint64(b[n-1])<<16
 		h = mix(h^tail, mixA)
 	}
 	return max(1, mix(h^mixA, mixB))
@@ -157,23 +158,22 @@ const (
 type filterBuilder struct {
 	table []uint64 // 0: nothing
 	n     int
-	// grams forgets, and finds most repetitions before they are hashed.
-	grams [1 << 12]uint32
 }
 
 func newFilterBuilder() *filterBuilder { return &filterBuilder{table: make([]uint64, 1<<13)} }
 
-func (f *filterBuilder) insert(h uint64) {
+// insert says whether h is new.
+func (f *filterBuilder) insert(h uint64) bool {
 	for i := h & uint64(len(f.table)-1); ; i = (i + 1) & uint64(len(f.table)-1) {
 		switch f.table[i] {
 		case h:
-			return
+			return false
 		case 0:
 			f.table[i] = h
 			if f.n++; f.n > len(f.table)/2 {
 				f.grow()
 			}
-			return
+			return true
 		}
 	}
 }
@@ -189,35 +189,30 @@ func (f *filterBuilder) grow() {
 }
 
 func (f *filterBuilder) add(message []byte) {
-	run := 0
-	var gram uint32
-	start := -1
-	for i, c := range message {
-		if letter[c] {
-			gram = gram>>8 | uint32(c)<<24
-			if run++; run >= 4 {
-				if slot := &f.grams[gram*2654435761>>20]; *slot != gram {
-					*slot = gram
-					f.insert(hashGram(gram))
-				}
-			}
-			if start < 0 {
-				start = i
-			}
+	for i := 0; i < len(message); {
+		if !tokenByte[message[i]] {
+			i++
 			continue
 		}
-		run = 0
-		if tokenByte[c] {
-			if start < 0 {
-				start = i
-			}
-		} else if start >= 0 {
-			f.insert(hashToken(message[start:i]))
-			start = -1
+		start := i
+		for i++; i < len(message) && tokenByte[message[i]]; i++ {
+		}
+		// The grams of a token that was seen were seen too.
+		if token := message[start:i]; f.insert(hashToken(token)) {
+			f.addGrams(token)
 		}
 	}
-	if start >= 0 {
-		f.insert(hashToken(message[start:]))
+}
+
+func (f *filterBuilder) addGrams(token []byte) {
+	run, gram := 0, uint32(0)
+	for _, c := range token {
+		if run++; !letter[c] {
+			run = 0
+		}
+		if gram = gram>>8 | uint32(c)<<24; run >= 4 {
+			f.insert(hashGram(gram))
+		}
 	}
 }
 
@@ -237,7 +232,6 @@ func (f *filterBuilder) finish() []byte {
 	}
 	f.n = 0
 	clear(f.table)
-	clear(f.grams[:])
 	return out
 }
 
