@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/berthhq/berth/internal/logs/pattern/needle"
 )
 
 // condition is a node of the expression of a JSON or space-delimited pattern.
@@ -257,16 +259,9 @@ func (c *comparison) terms() (plain, escaped []string) {
 	}
 	escaped = slices.Clone(escaped)
 	for _, l := range literals {
-		escaped = append(escaped, unescapable(l)...)
+		escaped = append(escaped, needle.JSON(l)...)
 	}
 	return nil, escaped
-}
-
-// unescapable are the parts of a string that JSON can write otherwise only with \u.
-func unescapable(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool {
-		return r < ' ' || r == '"' || r == '\\' || r == '/' || r == '\ufffd'
-	})
 }
 
 // isDecimal tells whether a text is a number: digits with a sign and a point, and an exponent if allowed.

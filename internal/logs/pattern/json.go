@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/berthhq/berth/internal/logs/pattern/jsonscan"
+	"github.com/berthhq/berth/internal/logs/pattern/needle"
 )
 
 // jsonMatcher is the form in braces.
@@ -52,7 +53,7 @@ func (s selector) keys() []string {
 	var out []string
 	for _, st := range s {
 		if !st.element && !st.any {
-			out = append(out, unescapable(st.member)...)
+			out = append(out, needle.JSON(st.member)...)
 		}
 	}
 	return out

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+
+	"github.com/berthhq/berth/internal/logs/pattern/needle"
 )
 
 // regex reads %…%. The guide's syntax is a part of RE2's: letters, digits, a few symbols, the operators
@@ -49,7 +51,7 @@ func (p *parser) regex() (*regexp.Regexp, []string, error) {
 	if err != nil {
 		return nil, nil, invalid(start)
 	}
-	return re, required(tree), nil
+	return re, needle.Regexp(tree), nil
 }
 
 // escapeLength is how long the escape at the beginning of a text is, if it is one of the guide's.
@@ -67,26 +69,3 @@ func escapeLength(s string) (int, bool) {
 }
 
 func isHex(c byte) bool { return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'f' }
-
-// required are substrings of every text that an expression matches.
-func required(re *syntax.Regexp) []string {
-	switch re.Op {
-	case syntax.OpLiteral:
-		if re.Flags&syntax.FoldCase == 0 {
-			return []string{string(re.Rune)}
-		}
-	case syntax.OpCapture, syntax.OpPlus:
-		return required(re.Sub[0])
-	case syntax.OpRepeat:
-		if re.Min > 0 {
-			return required(re.Sub[0])
-		}
-	case syntax.OpConcat:
-		var out []string
-		for _, sub := range re.Sub {
-			out = append(out, required(sub)...)
-		}
-		return out
-	}
-	return nil
-}
