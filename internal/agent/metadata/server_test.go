@@ -101,7 +101,7 @@ func TestPathTricks(t *testing.T) {
 		{line("GET", "http://169.254.169.254/latest/meta-data", "169.254.169.254"), 404, ""},
 		{line("GET", "/v4/"+id, "rebound.example"), 404, ""},
 		{line("GET", "*", "169.254.170.2"), 404, ""},
-		{line("OPTIONS", "*", "169.254.170.2"), 200, ""}, // net/http's own answer, which is empty
+		{line("OPTIONS", "*", "169.254.170.2"), 404, ""}, // not net/http's own 200
 		{line("CONNECT", "169.254.169.254:80", "169.254.169.254:80"), 404, ""},
 		{line("POST", "/v4/"+id, "169.254.170.2"), 405, ""},
 		{line("DELETE", "/api/"+id+"/task-protection/v1/state", "169.254.170.2"), 405, ""},
