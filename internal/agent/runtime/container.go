@@ -150,9 +150,6 @@ func (r *Runtime) record(ctx context.Context, c agent.ContainerSpec, image store
 		r.log.Warn("the kernel does not support swap limit capabilities or the cgroup is not mounted: memory limited without swap",
 			"container", c.ID)
 	}
-	if err := makeBindSources(c); err != nil {
-		return containerRecord{}, err
-	}
 	if c.Hostname == "" {
 		c.Hostname = c.ID[:min(len(c.ID), 12)]
 		if c.HostNetwork {
@@ -239,22 +236,6 @@ func (r *Runtime) rootfsOf(ctx context.Context, in specInput, image storedImage,
 	// An image that does not say what it is for is taken for this machine's, as containerd takes it.
 	found.other = found.other || image.architecture != "" && image.architecture != goruntime.GOARCH
 	return found, nil
-}
-
-// makeBindSources makes the directories that the task definition binds and the host lacks, as Docker
-// does for ECS's host volumes.
-func makeBindSources(c agent.ContainerSpec) error {
-	for _, m := range c.Container.GetMounts() {
-		if m.Source == "" {
-			continue // a volume's directory is made by whoever keeps volumes
-		}
-		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
-			if err := os.MkdirAll(m.Source, 0o755); err != nil {
-				return fmt.Errorf("make the host directory of a bind mount: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 // streams is where a container's standard streams go. It is kept with the record, because a restart
