@@ -208,11 +208,8 @@ func (m *machine) wantsVariables(i int) bool {
 	return false
 }
 
-// hasInterface says whether the task has one namespace for all of its containers, with an interface. In
-// mode bridge that is so for tasks that an older agent brought up.
-func (m *machine) hasInterface() bool {
-	return m.task.NetworkMode == networkAWSVPC || m.task.NetworkMode == networkBridge && m.p.Networked
-}
+// hasInterface says whether the task has one namespace for all of its containers, with an interface.
+func (m *machine) hasInterface() bool { return m.task.NetworkMode == networkAWSVPC }
 
 // connects says whether each container has a namespace of its own, on the host's bridge.
-func (m *machine) connects() bool { return m.task.NetworkMode == networkBridge && !m.p.Networked }
+func (m *machine) connects() bool { return m.task.NetworkMode == networkBridge }

@@ -317,7 +317,7 @@ func TestVolumes(t *testing.T) {
 			{Name: "own", Type: volumeHost}, {Name: "host", Type: volumeHost, HostPath: "/srv"}, {Name: "image-volume-0-0", Type: volumeTask},
 		}
 		task.Containers[0].Mounts = []*dispatchpb.Mount{
-			{Volume: "own", Target: "/shared"}, {Volume: "host", Target: "/shared/sub", ReadOnly: true}, {Source: "/old", Target: "/old"},
+			{Volume: "own", Target: "/shared"}, {Volume: "host", Target: "/shared/sub", ReadOnly: true}, {Volume: "host", Target: "/old"},
 		}
 		task.Containers[1].Mounts = []*dispatchpb.Mount{{Volume: "host", Target: "/old"}}
 		task.Containers[1].VolumesFrom = []*dispatchpb.VolumesFrom{{Container: "c0", ReadOnly: true}}
@@ -334,7 +334,7 @@ func TestVolumes(t *testing.T) {
 			return out
 		}
 		if want := []string{
-			"/volumes/a1/own /shared ro=false fill=true", "/old /old ro=false fill=false", "/srv /shared/sub ro=true fill=false",
+			"/volumes/a1/own /shared ro=false fill=true", "/srv /old ro=false fill=false", "/srv /shared/sub ro=true fill=false",
 			"/volumes/a1/image-volume-0-0- /var/lib/image0 ro=false fill=true",
 		}; !slices.Equal(got(0), want) {
 			t.Errorf("c0: %q, want %q", got(0), want)

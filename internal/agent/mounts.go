@@ -39,14 +39,11 @@ func containerMounts(t *dispatchpb.Task, i int, images []*Image, dirs map[string
 	}
 	var own []Mount
 	for _, p := range c.Mounts {
-		m := Mount{Source: p.Source, Target: p.Target, ReadOnly: p.ReadOnly}
-		if dir := dirs[p.Volume]; p.Volume != "" && dir != "" {
-			m.Source, m.Fill = dir, fills(t, p.Volume)
-		}
-		if m.Source == "" {
+		dir := dirs[p.Volume]
+		if dir == "" {
 			return nil, fmt.Errorf("mount %s: the task has no volume %q", p.Target, p.Volume)
 		}
-		own = append(own, m)
+		own = append(own, Mount{Source: dir, Target: p.Target, ReadOnly: p.ReadOnly, Fill: fills(t, p.Volume)})
 	}
 	mounts = mergeMounts(mounts, own)
 	if images[i] == nil {

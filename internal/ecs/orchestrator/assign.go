@@ -250,13 +250,6 @@ func assignment(snap *store.Snapshot, key store.Key) (*dispatchpb.Task, error) {
 	cluster, _ := state.SplitTaskKey(key)
 	for i, def := range effective.ContainerDefinitions {
 		c := container(&def)
-		for _, m := range c.Mounts {
-			for _, v := range t.Volumes {
-				if v.Name == m.Volume {
-					m.Source = v.HostPath // for agents that know no other volumes
-				}
-			}
-		}
 		c.Arn = state.ARN(key.Scope, "container", cluster, spec.ID, spec.Containers[i].ID)
 		n := min(taskdef.GPUs(&def), len(gpus))
 		c.GpuIds, gpus = gpus[:n], gpus[n:]

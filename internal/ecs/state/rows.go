@@ -96,14 +96,14 @@ type Spec struct {
 	StorageGiB int32 `json:"storageGiB,omitempty"`
 	// Containers in the definition's order, each with the ID in its ARN.
 	Containers []SpecContainer `json:"containers"`
-	// Interface is set for awsvpc, and in old rows for bridge.
+	// Interface is set for awsvpc.
 	Interface *Interface `json:"interface,omitempty"`
 	CreatedAt time.Time  `json:"createdAt"`
 	CreatedBy string     `json:"createdBy"` // principal's ARN
 }
 
 // Attached tells whether the task has a network interface that clients see.
-func (s *Spec) Attached() bool { return s.Interface != nil && !s.Interface.Bridge }
+func (s *Spec) Attached() bool { return s.Interface != nil }
 
 // SpecContainer names a container of a task.
 type SpecContainer struct {
@@ -126,9 +126,6 @@ type Port struct {
 
 // Interface is what a task with an address of its own gets; the address is in the Placement.
 type Interface struct {
-	// Bridge marks the interface that a task in mode bridge was given when the placer still chose such
-	// addresses. It is not an attachment and has no VPC; the host does not hear of it any more.
-	Bridge         bool     `json:"bridge,omitempty"`
 	AttachmentID   string   `json:"attachmentId"`
 	ENIID          string   `json:"eniId"`
 	MAC            string   `json:"mac"`
