@@ -12,12 +12,15 @@ import (
 	goruntime "runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/berthhq/berth/internal/agent"
+	"github.com/berthhq/berth/internal/agent/logdriver"
 	"github.com/berthhq/berth/internal/agent/logger"
 	"github.com/berthhq/berth/internal/agent/metadata"
 	"github.com/berthhq/berth/internal/agent/network"
@@ -34,6 +37,8 @@ type host struct {
 	output   *logger.Output
 	volumes  *volumes.Volumes
 	metadata *metadata.Server
+	drivers  *logdriver.Drivers
+	logs     *grpc.ClientConn // the drivers' way to the server
 	agent    *agent.Agent
 	log      *slog.Logger
 }
@@ -68,6 +73,17 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	}); err != nil {
 		return nil, fmt.Errorf("start the logger: %w", err)
 	}
+	socket := in.Run("dispatch.sock")
+	if h.logs, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{
+			BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 2 * time.Second}})); err != nil {
+		return nil, fmt.Errorf("reach the server for logs: %w", err)
+	}
+	if h.drivers, err = logdriver.Open(logdriver.Config{
+		Dir: in.Path("logdriver"), SpoolDir: in.Path("spool"), Put: h.putLogs, Logger: log.With("room", "logdriver"),
+	}); err != nil {
+		return nil, fmt.Errorf("prepare the log drivers: %w", err)
+	}
 	if h.volumes, err = volumes.Open(volumes.Config{
 		Dir: in.Path("volumes"), EFSDir: in.Path("efs"), Protected: own,
 		Allowed: []string{in.Run("c", runtime.SocketName)}, Logger: log.With("room", "volumes"),
@@ -86,10 +102,9 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 	if hello.GpuIds, err = h.runtime.GPUs(ctx); err != nil {
 		log.Warn("this host offers no GPUs: its CDI specifications cannot be read", "error", err)
 	}
-	socket := in.Run("dispatch.sock")
 	if h.agent, err = agent.New(agent.Config{
 		Dir: in.Path("agent"), Runtime: h.runtime, Processes: h.runtime, Network: h.network, Bridge: h.network,
-		Volumes: h.volumes, Metadata: h.metadata, Output: h.output, Hello: hello,
+		Volumes: h.volumes, Metadata: h.metadata, Output: h.output, LogDrivers: h.drivers, Hello: hello,
 		Logger: log.With("room", "agent"),
 		Dial: func(context.Context) (*grpc.ClientConn, error) {
 			// The socket's directory is the owner's alone; that is the credential.
@@ -110,6 +125,7 @@ func (h *host) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.metadata.Serve(ctx, tasks, introspection) })
+	g.Go(func() error { return h.drivers.Run(ctx) })
 	g.Go(func() error { return h.agent.Run(ctx) })
 	return g.Wait()
 }
@@ -150,11 +166,20 @@ func (h *host) live(taskID string) bool {
 	return h.agent != nil && h.agent.Live(taskID) // the output is opened before the agent
 }
 
+// putLogs has the server put what containers wrote. It is called while the host runs.
+func (h *host) putLogs(ctx context.Context, r *dispatchpb.PutLogsRequest) (*dispatchpb.PutLogsReply, error) {
+	r.HostId = h.agent.HostID()
+	return dispatchpb.NewDispatchClient(h.logs).PutLogs(ctx, r)
+}
+
 // close lets go of the host. Containers and the logger go on.
 func (h *host) close() {
 	var errs []error
 	if h.agent != nil {
 		errs = append(errs, h.agent.Close())
+	}
+	if h.logs != nil {
+		errs = append(errs, h.logs.Close())
 	}
 	if h.output != nil {
 		errs = append(errs, h.output.Close())

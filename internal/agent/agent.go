@@ -38,7 +38,9 @@ type Config struct {
 	Volumes   Volumes
 	Bridge    Bridge
 	Metadata  Metadata // nil: containers are not told of any endpoint
-	Objects   Objects  // default: the server, through Dial
+	// LogDrivers deliver output elsewhere; nil: it stays on the host.
+	LogDrivers LogDrivers
+	Objects    Objects // default: the server, through Dial
 
 	// Hello is what the host says of itself. HostID, BootID and LastSequence are filled in.
 	Hello *dispatchpb.Hello
@@ -104,6 +106,9 @@ func open(cfg Config, disk disk) (*Agent, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.LogDrivers == nil {
+		cfg.LogDrivers = noDrivers{}
 	}
 	if cfg.Objects == nil {
 		cfg.Objects = dialed{cfg.Dial}
@@ -415,6 +420,7 @@ type Snapshot struct {
 	HostID    string
 	Connected bool // to a server, and welcomed
 	Sequence  int64
+	Logs      LogStats
 	Tasks     []TaskSnapshot // not yet reported STOPPED and acknowledged, by ARN
 }
 
@@ -427,6 +433,7 @@ func (a *Agent) Snapshot() Snapshot {
 		loops = append(loops, l)
 	}
 	a.mu.Unlock()
+	s.Logs = a.cfg.LogDrivers.Stats()
 	for _, l := range loops {
 		l.mu.Lock()
 		s.Tasks = append(s.Tasks, l.shown)

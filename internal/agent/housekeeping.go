@@ -67,6 +67,9 @@ func (a *Agent) prune(ctx context.Context, now time.Time) {
 	}
 	a.mu.Unlock()
 	for _, arn := range due {
+		if a.cfg.LogDrivers.Pending(taskID(arn)) {
+			continue // its log driver still needs it
+		}
 		failpoint.Hit("agent/prune/before")
 		err := a.cfg.Output.Remove(ctx, taskID(arn))
 		failpoint.Hit("agent/prune/after")
@@ -221,7 +224,7 @@ func (a *Agent) remove(ctx context.Context, f leftovers) error {
 		tasks = append(tasks, id)
 	}
 	each("container", containers, a.cfg.Runtime.Delete)
-	each("output", f.attached, a.cfg.Output.Detach)
+	each("output", f.attached, a.detach)
 	each("network", f.networks, a.cfg.Network.Teardown)
 	endpoints, names := make(map[string]Endpoint, len(f.endpoints)), make([]string, 0, len(f.endpoints))
 	for _, e := range f.endpoints {
@@ -272,6 +275,9 @@ func (a *Agent) RemoveAll(ctx context.Context) error {
 		return err
 	}
 	for id := range output {
+		if err := a.cfg.LogDrivers.Forget(ctx, id); err != nil {
+			return fmt.Errorf("end the delivery of output of task %s: %w", id, err)
+		}
 		if err := a.cfg.Output.Remove(ctx, id); err != nil {
 			return fmt.Errorf("remove output of task %s: %w", id, err)
 		}

@@ -59,6 +59,23 @@ func (a *Agent) refuseOutput(ctx context.Context, client dispatchpb.DispatchClie
 	}
 }
 
+// detach ends the taking of a stopped container's output, and has its log driver deliver the rest.
+func (a *Agent) detach(ctx context.Context, containerID string) error {
+	if err := a.cfg.Output.Detach(ctx, containerID); err != nil {
+		return err
+	}
+	return a.cfg.LogDrivers.Finish(ctx, containerID)
+}
+
+// noDrivers are LogDrivers that leave all output on the host.
+type noDrivers struct{}
+
+func (noDrivers) Start(context.Context, *dispatchpb.Task, int) error { return nil }
+func (noDrivers) Finish(context.Context, string) error               { return nil }
+func (noDrivers) Pending(string) bool                                { return false }
+func (noDrivers) Forget(context.Context, string) error               { return nil }
+func (noDrivers) Stats() LogStats                                    { return LogStats{} }
+
 // lineBatch gathers lines while the chunk before is being sent: a slow connection gets large chunks,
 // a fast one is never waited for. When it is full the reader of the spool waits.
 type lineBatch struct {

@@ -257,6 +257,33 @@ type Output interface {
 	Remove(ctx context.Context, taskID string) error
 }
 
+// LogDrivers bring what containers write from the spool to where their log configurations say (package
+// logdriver). No container ever waits for it.
+type LogDrivers interface {
+	// Start has what container i of the task writes delivered, from now until Finish. An error is the
+	// driver's refusal, in Docker's words; a destination that is away is none. A container without a
+	// driver needs nothing, and one that is started stays as it is.
+	Start(ctx context.Context, t *dispatchpb.Task, i int) error
+	// Finish says that everything a container wrote is in the spool. It returns when all of that is
+	// delivered, or will take longer. An unknown container is not an error.
+	Finish(ctx context.Context, containerID string) error
+	// Pending tells whether output of the task has yet to be delivered.
+	Pending(taskID string) bool
+	// Forget ends the delivery of a task's output, whatever is left of it.
+	Forget(ctx context.Context, taskID string) error
+	Stats() LogStats
+}
+
+// LogStats tell how the delivery of output goes. The counters begin at the start of the agent.
+type LogStats struct {
+	Containers int    // whose output has yet to be delivered, or may grow
+	Failing    int    // of these, those whose last delivery failed
+	Delivered  uint64 // events
+	Dropped    uint64 // events that their destination refused for good
+	LostBytes  uint64 // gone from the spool before they could be delivered
+	Retries    uint64
+}
+
 // OutputQuery selects output.
 type OutputQuery struct {
 	TaskID    string

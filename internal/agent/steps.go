@@ -81,8 +81,10 @@ func (l *taskLoop) prepare(s step) func() result {
 		})
 	case doAttach:
 		return call(l.work, attachTimeout, func(ctx context.Context, r *result) (err error) {
-			r.fifos[0], r.fifos[1], err = out.Attach(ctx, id, containerName, cid)
-			return err
+			if r.fifos[0], r.fifos[1], err = out.Attach(ctx, id, containerName, cid); err != nil {
+				return err
+			}
+			return a.cfg.LogDrivers.Start(ctx, t, i)
 		})
 	case doVolumes:
 		return call(l.work, callTimeout, func(ctx context.Context, r *result) (err error) {
@@ -148,7 +150,7 @@ func (l *taskLoop) prepare(s step) func() result {
 		})
 	case doDetach:
 		return call(l.work, deleteTimeout, func(ctx context.Context, r *result) error {
-			return out.Detach(ctx, cid)
+			return a.detach(ctx, cid)
 		})
 	case doTeardown:
 		return call(l.work, networkTimeout, func(ctx context.Context, r *result) error {

@@ -44,6 +44,7 @@ func (c *Cursor) of(s Stream) *uint64 {
 type Reader struct {
 	dir  string
 	from Cursor // bytes before it are skipped
+	max  int    // bytes of a Line's text
 
 	f  *os.File
 	sc *scanner
@@ -69,8 +70,11 @@ type held struct {
 }
 
 // NewReader returns a Reader that begins at c.
-func NewReader(dir string, c Cursor) *Reader {
-	return &Reader{dir: dir, from: c, pos: min(c.Stdout, c.Stderr)}
+func NewReader(dir string, c Cursor) *Reader { return NewReaderSize(dir, c, MaxLine) }
+
+// NewReaderSize is NewReader with another limit than MaxLine.
+func NewReaderSize(dir string, c Cursor, maxLine int) *Reader {
+	return &Reader{dir: dir, from: c, max: maxLine, pos: min(c.Stdout, c.Stderr)}
 }
 
 // Close releases the Reader's file.
@@ -148,7 +152,7 @@ func (r *Reader) split() (Line, bool) {
 	if len(p.text) == 0 {
 		p.start = r.restPos()
 	}
-	room := MaxLine - len(p.text)
+	room := r.max - len(p.text)
 	l := Line{Time: time.Unix(0, r.cur.time), Stream: r.cur.stream}
 	switch i := bytes.IndexByte(r.rest[:min(len(r.rest), room+1)], '\n'); {
 	case i >= 0:
