@@ -573,7 +573,7 @@ func TestLinksInVolumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plain(t))
 	dir, check := canary(t)
-	fs := fmt.Sprintf("fs-%016x", os.Getpid())
+	fs := fmt.Sprintf("fs-%016x", time.Now().UnixNano()) // what is in one stays there
 	efs := func(root, point string) func(*taskDefinition) {
 		c := &types.EFSVolumeConfiguration{FileSystemId: &fs}
 		if root != "" {

@@ -352,7 +352,7 @@ func parseEvent(t *testing.T, line string) event {
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plain(t))
-	follow := w.b.Command(t.Context(), "events", "-f", "--json")
+	follow := w.b.Command(t.Context(), "events", "-f", "--since", "10m", "--json") // it may connect late
 	stdout, err := follow.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
