@@ -101,21 +101,10 @@ func BenchmarkIngest(b *testing.B) {
 	b.SetBytes(int64(size))
 }
 
-// waitSealed makes a segment of everything.
 func waitSealed(t testing.TB, s *Store) {
 	t.Helper()
-	s.sealNow <- struct{}{}
-	for {
-		s.mu.RLock()
-		n, progress, err := len(s.tables), s.progress, s.sealErr
-		s.mu.RUnlock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 1 {
-			return
-		}
-		<-progress
+	if err := s.Seal(context.Background()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -78,7 +77,7 @@ var errDamaged = errors.New("does not match its checksum")
 
 // open checks and decompresses into a buffer that has room for exactly raw bytes more than nothing.
 func (c *codec) open(packed []byte, sum uint32, raw int, into []byte) ([]byte, error) {
-	if crc32.Checksum(packed, castagnoli) != sum {
+	if checksum(packed) != sum {
 		return nil, errDamaged
 	}
 	if cap(into) < raw {
@@ -183,9 +182,9 @@ func (p *packer) pack(b *blockBuilder) packed {
 	out.data = p.enc.EncodeAll(b.data, make([]byte, 0, len(b.data)/6))
 	out.filter = p.filter.finish()
 	out.info.columnsLen, out.info.dataLen, out.info.filterLen = len(out.columns), len(out.data), len(out.filter)
-	out.info.columnsSum = crc32.Checksum(out.columns, castagnoli)
-	out.info.dataSum = crc32.Checksum(out.data, castagnoli)
-	out.info.filterSum = crc32.Checksum(out.filter, castagnoli)
+	out.info.columnsSum = checksum(out.columns)
+	out.info.dataSum = checksum(out.data)
+	out.info.filterSum = checksum(out.filter)
 	return out
 }
 

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -100,9 +99,13 @@ func encodeChange(ch *change) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := binary.LittleEndian.AppendUint32(nil, uint32(len(body)))
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, castagnoli))
-	return append(b, body...), nil
+	return appendChange(nil, body), nil
+}
+
+func appendChange(b, body []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint32(b, checksum(body))
+	return append(b, body...)
 }
 
 // decodeChanges reads a catalogue's file up to where it is damaged, and says how far that is.
@@ -117,7 +120,7 @@ func decodeChanges(b []byte, yield func(*change)) (good int, err error) {
 			return at, nil
 		}
 		body := rest[8 : 8+n]
-		if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(rest[4:]) {
+		if checksum(body) != binary.LittleEndian.Uint32(rest[4:]) {
 			return at, nil
 		}
 		var ch change

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"runtime"
 	"slices"
@@ -262,13 +261,13 @@ func (f footer) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(f.filtersAt))
 	b = binary.LittleEndian.AppendUint32(b, uint32(f.filters))
 	b = binary.LittleEndian.AppendUint32(b, segmentFormat)
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, checksum(b))
 	return append(b, segmentMagic...)
 }
 
 // decodeFooter reads the footer of an object of that size.
 func decodeFooter(b []byte, size int64) (footer, error) {
-	if string(b[40:]) != segmentMagic || crc32.Checksum(b[:36], castagnoli) != binary.LittleEndian.Uint32(b[36:]) {
+	if string(b[40:]) != segmentMagic || checksum(b[:36]) != binary.LittleEndian.Uint32(b[36:]) {
 		return footer{}, fmt.Errorf("%w: the footer", errDamaged)
 	}
 	if v := binary.LittleEndian.Uint32(b[32:]); v != segmentFormat {
@@ -503,7 +502,7 @@ func (s *segmentWriter) finish(generation int, logs []uint64, replaces []string)
 		return nil, fmt.Errorf("the index of a segment is %d bytes, more than %d", len(raw), maxIndex)
 	}
 	idx := s.codec.enc.EncodeAll(raw, nil)
-	f := footer{s.at, len(idx), len(raw), crc32.Checksum(idx, castagnoli), s.at + int64(len(idx)) + footerSize, len(s.filters)}
+	f := footer{s.at, len(idx), len(raw), checksum(idx), s.at + int64(len(idx)) + footerSize, len(s.filters)}
 	m.FirstFooter = s.at + int64(len(idx))
 	s.x.filtersAt, s.x.filters, s.x.size = f.filtersAt, f.filters, 2*len(raw)
 	second := f

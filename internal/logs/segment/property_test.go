@@ -255,6 +255,11 @@ func TestLikeASlice(t *testing.T) {
 				}
 				w.open(rt)
 			},
+			"seal": func(rt *rapid.T) {
+				if err := w.s.Seal(ctx); err != nil {
+					rt.Fatal(err)
+				}
+			},
 			"keep": func(rt *rapid.T) {
 				if err := w.s.keep(ctx); err != nil {
 					rt.Fatal(err)

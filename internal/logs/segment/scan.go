@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"runtime"
 	"slices"
 	"strings"
@@ -466,7 +465,7 @@ func (sc *scanner) readBlock(ctx context.Context, src source) (batch, error) {
 		// A filter that cannot be read costs time, not events.
 		if filters, err := s.filters(ctx, src.segment, src.index); err == nil {
 			filter := filters[k.filterAt : k.filterAt+k.filterLen]
-			if crc32.Checksum(filter, castagnoli) == k.filterSum && !mayHave(filter, q.hashes) {
+			if checksum(filter) == k.filterSum && !mayHave(filter, q.hashes) {
 				return batch{}, nil
 			}
 		}

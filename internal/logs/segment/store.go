@@ -38,9 +38,9 @@ type Store struct {
 	hit   func(string) // failpoints; tests put their own
 
 	requests chan *request
-	wake     chan struct{} // for the sealer
-	tend     chan struct{} // for the keeper
-	sealNow  chan struct{} // asks the committer for a new table
+	wake     chan struct{}   // for the sealer
+	tend     chan struct{}   // for the keeper
+	sealNow  chan chan error // asks the committer for a new table
 	quit     chan struct{}
 	wg       sync.WaitGroup
 	ctx      context.Context // ends with Close
@@ -118,7 +118,7 @@ func open(cfg Config, now func() time.Time, hit func(string)) (_ *Store, err err
 		return nil, err
 	}
 	s := &Store{cfg: cfg, log: cfg.Logger, blob: cfg.Blob, codec: c, now: now, hit: hit,
-		requests: make(chan *request), wake: make(chan struct{}, 1), tend: make(chan struct{}, 1), sealNow: make(chan struct{}), quit: make(chan struct{}),
+		requests: make(chan *request), wake: make(chan struct{}, 1), tend: make(chan struct{}, 1), sealNow: make(chan chan error), quit: make(chan struct{}),
 		segments: map[string]*segment{}, progress: make(chan struct{}), tails: map[*Tail]struct{}{}}
 	s.cache.limit = cacheBytes
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -323,10 +323,12 @@ func (s *Store) commitLoop() {
 		case <-age.C:
 			age.Reset(s.sealDue())
 			continue
-		case <-s.sealNow:
-			if err := s.rotate(true); err != nil {
-				s.log.Debug("A table of log events waits.", "error", err)
+		case reply := <-s.sealNow:
+			var err error
+			if s.active().events > 0 {
+				err = s.rotate(true)
 			}
+			reply <- err
 			continue
 		case r := <-s.requests:
 			reqs = append(reqs, r)
@@ -450,6 +452,44 @@ func (s *Store) active() *table {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.tables[len(s.tables)-1]
+}
+
+// Seal makes segments of all that was appended, and waits until they are stored. It is for those who want
+// everything in the blob store now; what was appended is safe without it.
+func (s *Store) Seal(ctx context.Context) error {
+	reply := make(chan error, 1)
+	select {
+	case s.sealNow <- reply:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.quit:
+		return ErrClosed
+	}
+	if err := <-reply; err != nil {
+		return fmt.Errorf("seal log events: %w", err)
+	}
+	s.mu.RLock()
+	waiting := slices.Clone(s.tables[:len(s.tables)-1])
+	s.mu.RUnlock()
+	for {
+		s.mu.RLock()
+		left := len(waiting) > 0 && slices.Contains(s.tables, waiting[len(waiting)-1])
+		progress, sealErr := s.progress, s.sealErr
+		s.mu.RUnlock()
+		if !left {
+			return nil
+		}
+		if sealErr != nil {
+			return fmt.Errorf("seal log events: %w", sealErr)
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.quit:
+			return ErrClosed
+		}
+	}
 }
 
 // newSegment makes a segment readable.

@@ -33,6 +33,8 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
 // record is one Append, as it is in the log and in memory.
 type record struct {
 	group      Group
@@ -98,7 +100,7 @@ func newRecord(g Group, stream string, entries []Entry, size int) *record {
 	r.raw, r.data = b, b[start:]
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(b)-recHeaderSize))
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(entries)))
-	binary.LittleEndian.PutUint32(b[32:], crc32.Checksum(b[recHeaderSize:], castagnoli))
+	binary.LittleEndian.PutUint32(b[32:], checksum(b[recHeaderSize:]))
 	return r
 }
 
@@ -108,14 +110,14 @@ func (r *record) seal(salt, firstSeq uint64, ingestedAt int64) {
 	binary.LittleEndian.PutUint64(r.raw, salt)
 	binary.LittleEndian.PutUint64(r.raw[16:], firstSeq)
 	binary.LittleEndian.PutUint64(r.raw[24:], uint64(ingestedAt))
-	binary.LittleEndian.PutUint32(r.raw[36:], crc32.Checksum(r.raw[:36], castagnoli))
+	binary.LittleEndian.PutUint32(r.raw[36:], checksum(r.raw[:36]))
 }
 
 var errRecord = errors.New("record does not match its checksum")
 
 // recordHeader reads a header; the length is that of the body.
 func recordHeader(b []byte, salt uint64) (length int, ok bool) {
-	if binary.LittleEndian.Uint64(b) != salt || crc32.Checksum(b[:36], castagnoli) != binary.LittleEndian.Uint32(b[36:]) {
+	if binary.LittleEndian.Uint64(b) != salt || checksum(b[:36]) != binary.LittleEndian.Uint32(b[36:]) {
 		return 0, false
 	}
 	n := binary.LittleEndian.Uint32(b[8:])
@@ -125,7 +127,7 @@ func recordHeader(b []byte, salt uint64) (length int, ok bool) {
 // parseRecord reads a record with a good header. It keeps raw.
 func parseRecord(raw []byte) (*record, error) {
 	body := raw[recHeaderSize:]
-	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(raw[32:]) {
+	if checksum(body) != binary.LittleEndian.Uint32(raw[32:]) {
 		return nil, errRecord
 	}
 	d := decoder{b: body}
@@ -179,7 +181,7 @@ func createWAL(dir string, n, salt uint64) (_ *wal, err error) {
 	header := make([]byte, walHeaderSize)
 	copy(header, walMagic)
 	binary.LittleEndian.PutUint64(header[8:], salt)
-	binary.LittleEndian.PutUint32(header[16:], crc32.Checksum(header[:16], castagnoli))
+	binary.LittleEndian.PutUint32(header[16:], checksum(header[:16]))
 	if _, err := f.Write(header); err != nil {
 		return nil, err
 	}
@@ -254,7 +256,7 @@ func readSalt(r io.ReaderAt, size int64) (uint64, error) {
 	if _, err := r.ReadAt(header, 0); err != nil {
 		return 0, fmt.Errorf("read write-ahead log: %w", err)
 	}
-	if string(header[:8]) != walMagic || crc32.Checksum(header[:16], castagnoli) != binary.LittleEndian.Uint32(header[16:]) {
+	if string(header[:8]) != walMagic || checksum(header[:16]) != binary.LittleEndian.Uint32(header[16:]) {
 		if size < walHeaderSize+recHeaderSize {
 			return 0, nil
 		}
