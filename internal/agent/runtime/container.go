@@ -372,14 +372,25 @@ func (r *Runtime) Signal(ctx context.Context, id, name string) error {
 		return fmt.Errorf("signal the container: %w", err)
 	}
 	ctx = r.call(ctx)
+	bounded := ctx
 	if number == unix.SIGKILL {
 		r.noteKill(ctx, id)
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, r.killWait)
+		defer cancel()
 	}
 	failpoint.Hit("runtime/signal/before")
-	_, err = r.engine.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(number)})
+	_, err = r.engine.tasks.Kill(bounded, &tasks.KillRequest{ContainerID: id, Signal: uint32(number)})
 	failpoint.Hit("runtime/signal/after")
 	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return nil
+	}
+	if bounded.Err() != nil && ctx.Err() == nil {
+		if record, recordErr := r.engine.containers.Get(ctx, id); recordErr == nil {
+			if ended, err := r.endIfHung(ctx, id, record.Labels[labelTask]); ended || err != nil {
+				return err
+			}
+		}
 	}
 	// runc's word for a process that has ended is an error of many spellings; ask for the state.
 	if state, ok, inspectErr := r.Inspect(ctx, id); inspectErr == nil && (!ok || state.Phase == agent.PhaseStopped) {
@@ -512,10 +523,9 @@ func (r *Runtime) killTask(ctx context.Context, id, task string) error {
 	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return nil
 	}
-	if bounded.Err() != nil && task != "" && ctx.Err() == nil {
-		// containerd gives a shim two seconds to tell a state.
-		if _, stateErr := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id}); stateErr != nil {
-			return r.endHungShim(ctx, id, task)
+	if bounded.Err() != nil && ctx.Err() == nil {
+		if ended, err := r.endIfHung(ctx, id, task); ended || err != nil {
+			return err
 		}
 	}
 	return fmt.Errorf("kill the container: %w", errors.Join(errgrpc.ToNative(killErr), err))

@@ -64,24 +64,31 @@ func (r *Runtime) removeMade(ctx context.Context, id, task string) error {
 	return nil
 }
 
-// endHungShim ends a shim that does not answer, and returns when containerd has taken note, which is
-// that it has killed and removed the container.
-func (r *Runtime) endHungShim(ctx context.Context, id, task string) error {
+// endIfHung ends the task's shim, with all it has, if it does not answer for the container, and returns
+// when containerd has taken note, which is that it has killed and removed the container.
+func (r *Runtime) endIfHung(ctx context.Context, id, task string) (ended bool, err error) {
+	if task == "" {
+		return false, nil
+	}
+	// containerd gives a shim two seconds to tell a state.
+	if _, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id}); err == nil {
+		return false, nil
+	}
 	r.log.Warn("a shim does not answer and is killed with its containers", "task", task, "container", id)
 	if err := endListeners(ctx, r.config.RuntimeDir, r.shimSocket(task)); err != nil {
-		return err
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
 	for {
 		_, err := r.engine.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
 		if errdefs.IsNotFound(errgrpc.ToNative(err)) {
-			return nil
+			return true, nil
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the end of a shim that hung: %w", ctx.Err())
+			return false, fmt.Errorf("wait for the end of a shim that hung: %w", ctx.Err())
 		}
 	}
 }

@@ -178,6 +178,32 @@ func TestHungShim(t *testing.T) {
 	run(t, r, c1)
 }
 
+// SIGKILL reaches a container also if its shim does not answer.
+func TestKillUnderHungShim(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	r := h.openForTest()
+	r.killWait = time.Second
+	c := testContainer(importBusybox(t, r), "c1", "exec sleep 1000")
+	run(t, r, c)
+	for _, pid := range h.processes() {
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, 30*time.Second, "kill the container", func() {
+		if err := r.Signal(t.Context(), c.ID, "KILL"); err != nil {
+			t.Errorf("kill: %v", err)
+		}
+	})
+	if state := waitPhase(t, r, c.ID, agent.PhaseStopped); state.ExitCode != 137 {
+		t.Errorf("state is %+v", state)
+	}
+	if left := cgroupProcs(t, h, c.TaskID, c.ID); len(left) != 0 {
+		t.Errorf("the container's processes %v go on", left)
+	}
+}
+
 func TestListeningInodes(t *testing.T) {
 	t.Parallel()
 	const table = `Num       RefCount Protocol Flags    Type St Inode Path
