@@ -371,10 +371,9 @@ func (p *parser) number() (node, error) {
 		if p.pos < len(p.text) && (p.text[p.pos] == '+' || p.text[p.pos] == '-') {
 			p.pos++
 		}
-		if from := p.pos; true {
-			if digits(); p.pos == from {
-				p.pos = at
-			}
+		from := p.pos
+		if digits(); p.pos == from {
+			p.pos = at // a letter that belongs to something else
 		}
 	}
 	f, err := strconv.ParseFloat(p.text[start:p.pos], 64)

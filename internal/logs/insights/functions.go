@@ -278,7 +278,11 @@ var functions = map[string]*function{
 	"concat": {least: 1, most: -1, apply: func(args []value) value {
 		var b strings.Builder
 		for _, a := range args {
-			b.WriteString(a.String())
+			s := a.String()
+			if b.Len()+len(s) > maxText {
+				return value{} // doubling a text again and again must come to an end
+			}
+			b.WriteString(s)
 		}
 		return textOf(b.String())
 	}},
@@ -328,7 +332,7 @@ var functions = map[string]*function{
 	"jsonstringify": textual(textOf),
 }
 
-// maxText is how long a text replace may make, in bytes; an event is never longer.
+// maxText is how long a text functions may make, in bytes; an event is never longer. Beyond, they give nothing.
 const maxText = 1 << 20
 
 // substr counts characters from zero.

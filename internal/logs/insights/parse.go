@@ -233,10 +233,9 @@ func (p *parser) commands() error {
 }
 
 func (p *parser) command() error {
-	start := p.pos
 	w := strings.ToLower(p.word())
-	start = p.pos
-	p.pos += len(w)
+	start := p.pos
+	p.pos += len(p.word())
 	if p.phase().deduped && w != "limit" {
 		p.pos = start
 		return p.unexpected()
@@ -246,17 +245,17 @@ func (p *parser) command() error {
 		return p.fields()
 	case "display":
 		return p.display()
-	case "filter", "where":
+	case "filter":
 		return p.filter()
 	case "parse":
 		return p.parse()
 	case "stats":
 		return p.statistics(start)
-	case "sort", "order":
+	case "sort":
 		return p.sort()
 	case "dedup":
 		return p.dedup()
-	case "limit", "head":
+	case "limit", "head": // the old name
 		return p.limit()
 	}
 	if unsupported[w] {
@@ -432,47 +431,32 @@ func (p *parser) filter() error {
 
 // parse reads "[field] 'glob' as name, name" or "[field] /regex/".
 func (p *parser) parse() error {
-	from := named{}
+	c := p.peek()
+	start, name := p.pos, "@message"
 	var err error
-	if c := p.peek(); c != '"' && c != '\'' && c != '/' {
-		start := p.pos
-		name, err := p.name()
-		if err != nil {
+	if c != '"' && c != '\'' && c != '/' {
+		if name, err = p.name(); err != nil {
 			return err
 		}
-		if from.expr, err = p.lookup(name, start); err != nil {
-			return err
-		}
-	} else if from.expr, err = p.lookup("@message", p.pos); err != nil {
+	}
+	from, err := p.lookup(name, start)
+	if err != nil {
 		return err
 	}
-	start := 0
-	if c := p.peek(); c == '/' {
-		start = p.pos
-		re, _, err := p.regex()
-		if err != nil {
-			return err
-		}
-		x := &extractRegex{from: from.expr, regex: re}
-		for i, name := range re.SubexpNames() {
-			if name != "" {
-				x.groups, x.slots = append(x.groups, i), append(x.slots, p.define(name))
-			}
-		}
-		if len(x.slots) == 0 {
-			return p.errorAt(start, p.pos, "parse needs a named capturing group")
-		}
-		p.add(x)
-		return nil
-	} else if c != '"' && c != '\'' {
+	c = p.peek()
+	start = p.pos
+	switch c {
+	case '/':
+		return p.parseRegex(from)
+	case '"', '\'':
+	default:
 		return p.unexpected()
 	}
-	start = p.pos
 	glob, err := p.quoted()
 	if err != nil {
 		return err
 	}
-	x := &extractGlob{from: from.expr, parts: strings.Split(glob, "*")}
+	x := &extractGlob{from: from, parts: strings.Split(glob, "*")}
 	end := p.pos
 	if !p.keyword("as") {
 		return p.unexpected()
@@ -489,6 +473,25 @@ func (p *parser) parse() error {
 		p.add(x)
 	}
 	return err
+}
+
+func (p *parser) parseRegex(from node) error {
+	start := p.pos
+	re, _, err := p.regex()
+	if err != nil {
+		return err
+	}
+	x := &extractRegex{from: from, regex: re}
+	for i, name := range re.SubexpNames() {
+		if name != "" {
+			x.groups, x.slots = append(x.groups, i), append(x.slots, p.define(name))
+		}
+	}
+	if len(x.slots) == 0 {
+		return p.errorAt(start, p.pos, "parse needs a named capturing group")
+	}
+	p.add(x)
+	return nil
 }
 
 // define makes a slot for a name, which hides what it was before.
@@ -570,9 +573,6 @@ func (p *parser) statistics(start int) error {
 }
 
 func (p *parser) sort() error {
-	if p.word() != "" && p.keyword("by") {
-		return p.sort()
-	}
 	ph := p.phase()
 	if ph.collects() {
 		p.query.phases = append(p.query.phases, phase{})

@@ -55,6 +55,8 @@ type Query struct {
 	columns []column
 	ptr     bool // rows are events, so results have @ptr
 	limit   int  // zero: the query sets none
+
+	plain, escaped []string // Terms and JSONTerms
 }
 
 // source is where a slot's value is in an event: an automatic field, or a member of a JSON message.
@@ -120,6 +122,7 @@ func Parse(query string) (*Query, error) {
 	if err := p.commands(); err != nil {
 		return nil, err
 	}
+	p.query.plain, p.query.escaped = p.query.needs()
 	return p.query, nil
 }
 

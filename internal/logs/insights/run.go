@@ -114,6 +114,9 @@ func (x *Execution) Add(e Event) error {
 	defer x.mu.Unlock()
 	x.stats.RecordsScanned++
 	x.stats.BytesScanned += int64(len(e.Message))
+	if !x.query.mayPass(e.Message) {
+		return nil
+	}
 	x.fill(&e)
 	for _, s := range x.query.phases[0].steps {
 		if !s.apply(&x.row) {

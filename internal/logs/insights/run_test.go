@@ -48,6 +48,22 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// TestTextsDoNotExplode doubles a text a hundred times.
+func TestTextsDoNotExplode(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("fields concat(@message, 'x') as c0, concat(@message, 'xx') as r0")
+	for i := range 100 {
+		fmt.Fprintf(&b, ", concat(c%d, c%d) as c%d, replace(r%d, 'x', 'xx') as r%d", i, i, i+1, i, i+1)
+	}
+	b.WriteString("| display strlen(c15) as c, strlen(r15) as r, strlen(c100) as cc, strlen(r100) as rr")
+	b.WriteString(", c100 = r100 as done")
+	got := run(t, b.String(), Options{}, stream("x"))
+	if want := "c=65536,r=98304,"; !strings.HasPrefix(got, want) {
+		t.Errorf("got %s, want it to begin with %s", got, want)
+	}
+}
+
 func TestRunStops(t *testing.T) {
 	t.Parallel()
 	q := mustParse(t, "stats count(*)")
