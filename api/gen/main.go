@@ -14,6 +14,7 @@ import (
 // served lists the services there are packages for.
 var served = []service{
 	{pkg: "ecs", data: "ecs/2014-11-13", impl: "internal/ecs"},
+	{pkg: "logs", data: "logs/2014-03-28", impl: "internal/logs", without: logsWithout},
 	{pkg: "s3", data: "s3/2006-03-01", impl: "internal/s3", without: s3Without, rest: &s3REST},
 	{pkg: "sts", data: "sts/2011-06-15", impl: "internal/sts"},
 }

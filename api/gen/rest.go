@@ -17,6 +17,9 @@ var s3Without = []string{
 	"GetBucketLifecycle", "PutBucketLifecycle", "GetBucketNotification", "PutBucketNotification",
 }
 
+// logsWithout are operations of CloudWatch Logs whose answers are event streams.
+var logsWithout = []string{"GetLogObject", "StartLiveTail"}
+
 var s3REST = rest{
 	xmlNamespace:    "http://s3.amazonaws.com/doc/2006-03-01/",
 	noErrorWrapping: true,

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	ecsapi "github.com/berthhq/berth/api/ecs"
+	logsapi "github.com/berthhq/berth/api/logs"
 	s3api "github.com/berthhq/berth/api/s3"
 	stsapi "github.com/berthhq/berth/api/sts"
 	"github.com/berthhq/berth/internal/blob"
@@ -27,6 +28,8 @@ import (
 	"github.com/berthhq/berth/internal/gateway"
 	"github.com/berthhq/berth/internal/gateway/keyring"
 	"github.com/berthhq/berth/internal/instance"
+	"github.com/berthhq/berth/internal/logs"
+	"github.com/berthhq/berth/internal/logs/segment"
 	"github.com/berthhq/berth/internal/s3"
 	"github.com/berthhq/berth/internal/store"
 	"github.com/berthhq/berth/internal/sts"
@@ -51,6 +54,7 @@ type plane struct {
 	orch     *orchestrator.Orchestrator
 	dispatch *dispatch.Server
 	blob     *blob.Dir
+	segments *segment.Store
 	archive  *history.Archive
 	archiver *history.Archiver
 	events   *events.Log
@@ -86,13 +90,16 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 		}
 	}()
 	if p.store, err = store.Open(ctx, store.Config{Dir: in.Path("etcd"), Logger: log.With("room", "store")},
-		slices.Concat(state.Tables(), s3.Tables())...); err != nil {
+		slices.Concat(state.Tables(), s3.Tables(), logs.Tables())...); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", in.Path("etcd"), err)
 	}
 	if p.keys, err = keyring.Open(in.Path("keys"), set.account); err != nil {
 		return nil, err
 	}
 	if p.blob, err = blob.OpenDir(in.Path("blob"), log.With("room", "blob")); err != nil {
+		return nil, err
+	}
+	if p.segments, err = openSegments(in.Path("logs"), p.blob, log.With("room", "logs")); err != nil {
 		return nil, err
 	}
 	p.archive = history.NewArchive(p.blob)
@@ -110,7 +117,9 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 		Store: p.store, Orchestrator: p.orch, SharedKernelFargate: set.dev, Logger: log.With("room", "ecs"),
 	})
 	objects := s3.New(s3.Config{Store: p.store, Blobs: p.blob, Logger: log.With("room", "s3")})
+	logService := logs.New(logs.Config{Store: p.store, Segments: p.segments, Logger: log.With("room", "logs")})
 	if err := errors.Join(
+		p.gateway.Register(gateway.Service{Descriptor: logsapi.Descriptor, Implementation: logService, MaxBody: logs.MaxBody}),
 		p.gateway.Register(gateway.Service{Descriptor: ecsapi.Descriptor, Implementation: ecsService, Invalid: ecs.Invalid}),
 		p.gateway.Register(gateway.Service{Descriptor: stsapi.Descriptor, Implementation: sts.New(p.keys, set.dev)}),
 		p.gateway.Register(gateway.Service{
@@ -121,7 +130,7 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	}
 	if set.dev {
 		p.gateway.Mount("POST /_berth/reset", p.gateway.Authenticated(p.gateway.Reset(func(ctx context.Context, account string) error {
-			return errors.Join(p.orch.Clear(ctx, account), objects.Clear(ctx, account))
+			return errors.Join(p.orch.Clear(ctx, account), objects.Clear(ctx, account), logService.Clear(ctx, account))
 		})))
 	} else {
 		p.gateway.Mount("POST /_berth/reset", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -137,6 +146,7 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 		Reporter: dispatch.APIReporter{ECS: ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")}, Observer: p.orch},
 		ECS:      ecsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
 		S3:       s3api.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
+		Logs:     logsapi.Client{Invoker: p.gateway.Inside("dispatch.berth.internal")},
 	})
 	p.archiver = history.NewArchiver(p.store, p.archive, p.dispatch, log.With("room", "history"))
 	socket := in.Run("dispatch.sock")
@@ -205,6 +215,11 @@ func (p *plane) close() {
 	}
 	if p.hosts != nil {
 		p.hosts.Close()
+	}
+	if p.segments != nil {
+		if err := p.segments.Close(); err != nil {
+			p.log.Warn("logs were not closed cleanly; they are durable all the same", "error", err)
+		}
 	}
 	if p.blob != nil {
 		if err := p.blob.Close(); err != nil {

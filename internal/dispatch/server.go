@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/berthhq/berth/api/ecs"
+	"github.com/berthhq/berth/api/logs"
 	"github.com/berthhq/berth/api/s3"
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
@@ -53,6 +54,8 @@ type Config struct {
 	Logger   *slog.Logger
 	// S3 is where the environment files of tasks are.
 	S3 s3.API
+	// Logs is where awslogs puts what containers write.
+	Logs logs.API
 }
 
 // Server serves the Dispatch service.
@@ -65,6 +68,7 @@ type Server struct {
 	logs     map[string]*logRequest // by request, until the host answers
 	// inspections by request, likewise
 	inspections map[string]*inspection
+	logTargets  logTargets
 }
 
 // New returns a server; register it with dispatchpb.RegisterDispatchServer.

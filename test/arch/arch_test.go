@@ -53,7 +53,7 @@ func anyWithin(room string, dirs []string) bool {
 }
 
 // services are the rooms that implement an AWS service.
-var services = []string{"internal/ecs", "internal/s3", "internal/sts"}
+var services = []string{"internal/ecs", "internal/logs", "internal/s3", "internal/sts"}
 
 // TestRooms holds the rules that docs/architecture.md states: for each, who may import what.
 func TestRooms(t *testing.T) {
