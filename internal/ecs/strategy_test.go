@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -128,5 +129,18 @@ func TestStrategiesAreRefused(t *testing.T) {
 	}
 	if err := checkStrategy(items("FARGATE 1 1", "FARGATE_SPOT 0 4"), func(string) bool { return true }); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPlatformVersion(t *testing.T) {
+	t.Parallel()
+	for asked, want := range map[string]string{"": "1.4.0", "LATEST": "1.4.0", "1.4.0": "1.4.0", "1.3.0": "1.3.0"} {
+		if got, err := platformVersion(asked); err != nil || got != want {
+			t.Errorf("%q: %q, %v; want %q", asked, got, err, want)
+		}
+	}
+	var unknown *ecs.PlatformUnknownException
+	if got, err := platformVersion("9.9"); !errors.As(err, &unknown) {
+		t.Errorf("9.9: %q, %v", got, err)
 	}
 }

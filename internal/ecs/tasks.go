@@ -292,8 +292,8 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 		base.Memory = fmt.Sprint(need.MemoryMiB)
 	}
 	if launchType == ecs.LaunchTypeFargate {
-		if base.PlatformVersion = api.Value(in.PlatformVersion); base.PlatformVersion == "" || base.PlatformVersion == "LATEST" {
-			base.PlatformVersion = "1.4.0"
+		if base.PlatformVersion, err = platformVersion(api.Value(in.PlatformVersion)); err != nil {
+			return none, err
 		}
 		if base.StorageGiB = fargateStorageGiB; effective.EphemeralStorage != nil {
 			base.StorageGiB = api.Value(effective.EphemeralStorage.SizeInGiB)
@@ -315,6 +315,17 @@ func (s *Service) plan(in *ecs.RunTaskInput, p caller.Principal, cluster store.R
 		run.Tasks = append(run.Tasks, &spec)
 	}
 	return run, nil
+}
+
+// platformVersion is FARGATE's for a call that asks for one; those before 1.3.0 are retired.
+func platformVersion(asked string) (string, error) {
+	switch asked {
+	case "", "LATEST":
+		return "1.4.0", nil
+	case "1.3.0", "1.4.0":
+		return asked, nil
+	}
+	return "", &ecs.PlatformUnknownException{Message: "The specified platform version does not exist."}
 }
 
 func checkRunFields(in *ecs.RunTaskInput) error {
