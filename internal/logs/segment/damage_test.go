@@ -152,7 +152,7 @@ func TestDamagedBlock(t *testing.T) {
 		}
 	}
 	// A filter only saves time.
-	for at := x.filtersAt; at < x.filtersAt+int64(x.filters); at += 97 {
+	for at := x.filtersAt; at < x.filtersAt+int64(x.filters); at += 61 {
 		m.objects[key][at] ^= 0xff
 	}
 	n := 0
@@ -355,7 +355,7 @@ func TestBounded(t *testing.T) {
 		told = append(told, u)
 	}})
 	noise := make([]byte, 200<<10)
-	for i := range 100 {
+	for i := range 60 {
 		rnd := uint64(i + 1)
 		for j := range noise {
 			rnd = rnd*6364136223846793005 + 1442695040888963407
@@ -376,7 +376,7 @@ func TestBounded(t *testing.T) {
 	if err := s.Scan(t.Context(), benchGroup, ScanOptions{}, func(e Event) bool { got = append(got, e.ID.Timestamp); return true }); err != nil {
 		t.Fatal(err)
 	}
-	if len(got) == 0 || got[len(got)-1] != 99 || got[0] != u.DroppedEvents || len(got) != 100-int(got[0]) || u.Total() < limit/3 {
+	if len(got) == 0 || got[len(got)-1] != 59 || got[0] != u.DroppedEvents || len(got) != 60-int(got[0]) || u.Total() < limit/3 {
 		t.Fatalf("left: %v, %+v", got, u)
 	}
 	mu.Lock()

@@ -151,7 +151,7 @@ func FuzzLog(f *testing.F) {
 		if _, err := w.commit(records); err != nil {
 			f.Fatal(err)
 		}
-		good = make([]byte, w.size)
+		good = make([]byte, w.size.Load())
 		if _, err := w.f.ReadAt(good, 0); err != nil && err != io.EOF {
 			f.Fatal(err)
 		}

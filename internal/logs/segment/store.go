@@ -187,7 +187,8 @@ func (s *Store) recover(sealed map[uint64]bool) error {
 		if err != nil {
 			return errors.Join(err, f.Close())
 		}
-		w := &wal{path: path, size: st.Size()}
+		w := &wal{path: path}
+		w.size.Store(st.Size())
 		if w.salt, err = readSalt(f, st.Size()); err != nil {
 			return errors.Join(err, f.Close())
 		}

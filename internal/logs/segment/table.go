@@ -87,7 +87,7 @@ func (t *table) add(r *record, now time.Time) {
 
 func (t *table) logBytes() (n int64) {
 	for _, l := range t.logs {
-		n += l.size
+		n += l.size.Load()
 	}
 	return n
 }

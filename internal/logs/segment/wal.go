@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -159,7 +160,7 @@ type wal struct {
 	f    *os.File
 	path string
 	salt uint64
-	size int64 // synced
+	size atomic.Int64 // synced
 }
 
 func walPath(dir string, n uint64) string {
@@ -191,13 +192,15 @@ func createWAL(dir string, n, salt uint64) (_ *wal, err error) {
 	if err := syncDir(dir); err != nil {
 		return nil, err
 	}
-	return &wal{f: f, path: path, salt: salt, size: walHeaderSize}, nil
+	w := &wal{f: f, path: path, salt: salt}
+	w.size.Store(walHeaderSize)
+	return w, nil
 }
 
 // commit writes records and syncs them. When it fails, broken says that it is not known any more what
 // the file holds.
 func (w *wal) commit(records []*record) (broken bool, err error) {
-	at := w.size
+	at := w.size.Load()
 	for _, r := range records {
 		if _, err = w.f.WriteAt(r.raw, at); err != nil {
 			break
@@ -211,10 +214,10 @@ func (w *wal) commit(records []*record) (broken bool, err error) {
 		}
 	}
 	if err == nil {
-		w.size = at
+		w.size.Store(at)
 		return false, nil
 	}
-	if cut := w.f.Truncate(w.size); cut != nil {
+	if cut := w.f.Truncate(w.size.Load()); cut != nil {
 		broken = true
 		err = errors.Join(err, cut)
 	}
@@ -326,7 +329,7 @@ func readWAL(r io.ReaderAt, size int64, yield func(*record), gap func(at int64, 
 func findRecord(r io.ReaderAt, salt uint64, at, size int64) (int64, error) {
 	var want [8]byte
 	binary.LittleEndian.PutUint64(want[:], salt)
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, size-at))
 	for at+recHeaderSize <= size {
 		n := min(int64(len(buf)), size-at)
 		if _, err := r.ReadAt(buf[:n], at); err != nil {
