@@ -142,7 +142,7 @@ type Placement struct {
 	ContainerInstanceARN string `json:"containerInstanceArn,omitempty"` // empty for FARGATE
 	AvailabilityZone     string `json:"availabilityZone"`
 	PrivateIPv4          string `json:"privateIpv4,omitempty"`
-	// Architecture is the host's ecs.cpu-architecture; old rows lack it.
+	// Architecture is the host's ecs.cpu-architecture.
 	Architecture string `json:"architecture,omitempty"`
 	// GPUIDs are the GPUs the task has to itself, for its containers in their order.
 	GPUIDs []string `json:"gpuIds,omitempty"`
