@@ -80,7 +80,7 @@ func openHost(ctx context.Context, in *instance.Instance, set settings, log *slo
 		return nil, fmt.Errorf("reach the server for logs: %w", err)
 	}
 	if h.drivers, err = logdriver.Open(logdriver.Config{
-		Dir: in.Path("logdriver"), SpoolDir: in.Path("spool"), Put: h.putLogs, Logger: log.With("room", "logdriver"),
+		Dir: in.Path("logdriver"), SpoolDir: in.Path("spool"), Put: h.putLogs, Hidden: own, Logger: log.With("room", "logdriver"),
 	}); err != nil {
 		return nil, fmt.Errorf("prepare the log drivers: %w", err)
 	}

@@ -261,7 +261,7 @@ type Output interface {
 // logdriver). No container ever waits for it.
 type LogDrivers interface {
 	// Start has what container i of the task writes delivered, from now until Finish. An error is the
-	// driver's refusal, in Docker's words; a destination that is away is none. A container without a
+	// driver's refusal, in Docker's words; that the server is away is none. A container without a
 	// driver needs nothing, and one that is started stays as it is.
 	Start(ctx context.Context, t *dispatchpb.Task, i int) error
 	// Finish says that everything a container wrote is in the spool. It returns when all of that is

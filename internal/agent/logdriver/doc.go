@@ -41,4 +41,13 @@
 //
 // The server puts the events where the task's definition says, with the rights of the task's execution
 // role: a host holds no credentials.
+//
+// # Other drivers
+//
+// syslog, fluentd, gelf and splunk take Docker's options. A line is an event, in pieces of 16 KiB if it
+// is longer. As with Docker, a destination that is connected to (TCP, a socket; not with fluentd-async)
+// must be there when the container is created; later it may come and go. What a broken TCP connection
+// had taken may be lost, or be sent again: only awslogs, splunk, and fluentd with fluentd-request-ack
+// know what arrived. Not known are client certificates, the functions in tag templates, and journald. A
+// socket in Berth's own directories is nobody's address.
 package logdriver

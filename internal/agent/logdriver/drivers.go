@@ -28,7 +28,9 @@ type Config struct {
 	Dir      string // of the records and cursors, made if need be
 	SpoolDir string // the logger's
 	// Put puts a batch of awslogs; HostId is filled in by it.
-	Put    func(context.Context, *dispatchpb.PutLogsRequest) (*dispatchpb.PutLogsReply, error)
+	Put func(context.Context, *dispatchpb.PutLogsRequest) (*dispatchpb.PutLogsReply, error)
+	// Hidden are directories whose sockets are nobody's address.
+	Hidden []string
 	Logger *slog.Logger
 }
 
@@ -153,7 +155,10 @@ func (d *Drivers) Start(ctx context.Context, t *dispatchpb.Task, i int) error {
 	if !needsShipping(c.LogDriver) || d.get(agent.ContainerID(t, i)) != nil {
 		return nil
 	}
-	rec := newRecord(t, i)
+	rec, err := newRecord(t, i)
+	if err != nil {
+		return err
+	}
 	if err := rec.check(); err != nil {
 		return err
 	}
@@ -177,12 +182,6 @@ func (d *Drivers) Start(ctx context.Context, t *dispatchpb.Task, i int) error {
 		d.begin(s)
 	}
 	return nil
-}
-
-func newRecord(t *dispatchpb.Task, i int) record {
-	c := t.Containers[i]
-	return record{TaskARN: t.Arn, Container: c.Name, ContainerID: agent.ContainerID(t, i), Driver: c.LogDriver,
-		Options: c.LogOptions, Image: c.Image}
 }
 
 // Finish implements agent.LogDrivers.

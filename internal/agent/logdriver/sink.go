@@ -55,6 +55,20 @@ func (d *Drivers) driver(r record) (shape, sink, error) {
 		k.request.TaskArn, k.request.Container = r.TaskARN, r.Container
 		k.request.Stream = streamName(r.Options, r.Container, r.ContainerID, r.taskID())
 		return s, k, nil
+	case "syslog":
+		k, err := d.newSyslog(r)
+		return pieces, k, err
+	case "gelf":
+		k, err := d.newGelf(r)
+		return pieces, k, err
+	case "fluentd":
+		k, err := d.newFluentd(r)
+		return pieces, k, err
+	case "splunk":
+		k, err := newSplunk(r)
+		return pieces, k, err
+	case "journald":
+		return shape{}, nil, errors.New("journald is not enabled on this host")
 	}
 	return shape{}, nil, fmt.Errorf("logger: no log driver named '%s' is registered", r.Driver)
 }
