@@ -55,6 +55,7 @@ type plane struct {
 	dispatch *dispatch.Server
 	blob     *blob.Dir
 	segments *segment.Store
+	logs     *logs.Service
 	archive  *history.Archive
 	archiver *history.Archiver
 	events   *events.Log
@@ -117,9 +118,9 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 		Store: p.store, Orchestrator: p.orch, SharedKernelFargate: set.dev, Logger: log.With("room", "ecs"),
 	})
 	objects := s3.New(s3.Config{Store: p.store, Blobs: p.blob, Logger: log.With("room", "s3")})
-	logService := logs.New(logs.Config{Store: p.store, Segments: p.segments, Logger: log.With("room", "logs")})
+	p.logs = logs.New(logs.Config{Store: p.store, Segments: p.segments, Logger: log.With("room", "logs")})
 	if err := errors.Join(
-		p.gateway.Register(gateway.Service{Descriptor: logsapi.Descriptor, Implementation: logService, MaxBody: logs.MaxBody}),
+		p.gateway.Register(gateway.Service{Descriptor: logsapi.Descriptor, Implementation: p.logs, MaxBody: logs.MaxBody}),
 		p.gateway.Register(gateway.Service{Descriptor: ecsapi.Descriptor, Implementation: ecsService, Invalid: ecs.Invalid}),
 		p.gateway.Register(gateway.Service{Descriptor: stsapi.Descriptor, Implementation: sts.New(p.keys, set.dev)}),
 		p.gateway.Register(gateway.Service{
@@ -130,7 +131,7 @@ func openPlane(ctx context.Context, in *instance.Instance, set settings, log *sl
 	}
 	if set.dev {
 		p.gateway.Mount("POST /_berth/reset", p.gateway.Authenticated(p.gateway.Reset(func(ctx context.Context, account string) error {
-			return errors.Join(p.orch.Clear(ctx, account), objects.Clear(ctx, account), logService.Clear(ctx, account))
+			return errors.Join(p.orch.Clear(ctx, account), objects.Clear(ctx, account), p.logs.Clear(ctx, account))
 		})))
 	} else {
 		p.gateway.Mount("POST /_berth/reset", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -215,6 +216,9 @@ func (p *plane) close() {
 	}
 	if p.hosts != nil {
 		p.hosts.Close()
+	}
+	if p.logs != nil {
+		p.logs.Close()
 	}
 	if p.segments != nil {
 		if err := p.segments.Close(); err != nil {

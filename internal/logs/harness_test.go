@@ -35,8 +35,8 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
 	w := &world{dir: t.TempDir()}
+	log := slog.New(slog.DiscardHandler)
 	var err error
 	if w.store, err = store.Open(t.Context(), store.Config{Dir: t.TempDir(), Logger: log}, logs.Tables()...); err != nil {
 		t.Fatal(err)
@@ -47,7 +47,10 @@ func newWorld(t testing.TB) *world {
 	}
 	t.Cleanup(func() { w.blobs.Close() })
 	w.open(t)
-	t.Cleanup(func() { w.segments.Close() })
+	t.Cleanup(func() {
+		w.service.Close()
+		w.segments.Close()
+	})
 	return w
 }
 
@@ -56,12 +59,13 @@ func (w *world) open(t testing.TB) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	if w.segments != nil {
+		w.service.Close()
 		if err := w.segments.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var err error
-	if w.segments, err = segment.Open(segment.Config{Dir: w.dir, Blob: w.blobs, SealBytes: 64 << 10, Logger: log}); err != nil {
+	if w.segments, err = segment.Open(segment.Config{Dir: w.dir, Blob: w.blobs, SealBytes: 16 << 10, Logger: log}); err != nil {
 		t.Fatal(err)
 	}
 	keys, err := keyring.Open(t.TempDir(), account)

@@ -61,14 +61,15 @@ type Service struct {
 	store    *store.Store
 	segments *segment.Store
 	streams  *registry
+	queries  *queries
 	log      *slog.Logger
 }
 
 var _ logs.API = (*Service)(nil)
 
-// New makes the service.
+// New makes the service. It must be closed, before the segments are.
 func New(cfg Config) *Service {
-	return &Service{store: cfg.Store, segments: cfg.Segments, streams: newRegistry(cfg.Segments), log: cfg.Logger}
+	return &Service{store: cfg.Store, segments: cfg.Segments, streams: newRegistry(cfg.Segments), queries: newQueries(), log: cfg.Logger}
 }
 
 // Clear removes all groups of an account, with what they hold.
