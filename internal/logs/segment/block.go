@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -145,7 +146,7 @@ func (p *packer) pack(b *blockBuilder) packed {
 		}
 	}
 	// Ascending numbers are short in the index; the columns count in that order.
-	sortInts(out.info.streams)
+	slices.Sort(out.info.streams)
 	for i, s := range out.info.streams {
 		p.local[s] = i
 	}

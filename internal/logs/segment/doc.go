@@ -26,7 +26,9 @@
 // when it is lost. What cannot be had from objects (retention, what was dropped) is in an object too.
 // Everything carries checksums. What is damaged costs itself alone, and scans report a [Gap].
 //
-// Memory: three tables of Config.SealBytes (one filling, two being sealed), eight blocks of at most
-// 2 MiB for each scan and, while segments overlap in time, one for each of them; 64 MiB of cached indexes and
-// filters; and for each Tail what it was told.
+// Memory is bounded, in this order of size: three tables of Config.SealBytes (one filling, two being sealed;
+// with 200 bytes an event, a third more for what is known of them); 64 MiB of cached indexes and filters;
+// for each scan two blocks of at most 2 MiB for each processor, and one for each segment that overlaps the
+// moment it is at; the same for the segment that is being written; and for each Tail what it was told.
+// The garbage collector doubles that, unless the process has a limit.
 package segment

@@ -31,8 +31,6 @@ const (
 	keyPrefix     = "logs/segments/"
 )
 
-func sortInts(s []int) { slices.Sort(s) }
-
 // streamStat is what a segment has of a stream.
 type streamStat struct {
 	name         string

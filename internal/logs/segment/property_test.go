@@ -29,7 +29,6 @@ type world struct {
 	model        map[Group][]Event
 	retention    map[Group]int
 	clock        *clock
-	gaps         []string
 }
 
 type clock struct {

@@ -169,7 +169,6 @@ func (s *sources) Pop() any {
 
 // batch is what was read of a source.
 type batch struct {
-	first ID // no event that comes is before
 	items []item
 	gap   *Gap
 	err   error
@@ -184,14 +183,12 @@ type loading struct {
 
 // scanner merges sources.
 type scanner struct {
-	s     *Store
-	q     *query
-	todo  sources
-	ahead []loading // under way, in order
-	slots int
-	open  cursors
-	// gaps of indexes that could not be read.
-	gaps   []Gap
+	s      *Store
+	q      *query
+	todo   sources
+	ahead  []loading // under way, in order
+	slots  int
+	open   cursors
 	report func(Gap)
 }
 

@@ -91,7 +91,6 @@ type segment struct {
 type request struct {
 	rec  *record
 	done chan error
-	at   int64
 }
 
 // Open opens the store. What was acknowledged before a crash is there; damage to what was not yet in

@@ -1,9 +1,6 @@
 package segment
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // chunkRows is how many events a part of a table has that is ordered and skipped as one.
 const chunkRows = 4096
@@ -22,12 +19,6 @@ type chunk struct {
 	rows     []row
 	min, max ID
 	bytes    int
-}
-
-func (c *chunk) sorted() []row {
-	rows := slices.Clone(c.rows)
-	slices.SortFunc(rows, func(a, b row) int { return a.id.Compare(b.id) })
-	return rows
 }
 
 type tableGroup struct {
