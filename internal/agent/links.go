@@ -47,7 +47,7 @@ func linkHosts(t *dispatchpb.Task, i int, connections []Connection) []byte {
 			continue
 		}
 		b = fmt.Appendf(b, "%s %s %s", address, l.alias, containerHostname(t, l.to, ""))
-		if name := containerID(t, l.to); name != l.alias {
+		if name := dockerName(t, l.to); name != l.alias {
 			b = fmt.Appendf(b, " %s", name)
 		}
 		b = append(b, '\n')
@@ -67,7 +67,7 @@ func linkEnvironment(t *dispatchpb.Task, i int, connections []Connection, enviro
 		}
 		prefix := strings.ReplaceAll(strings.ToUpper(l.alias), "-", "_")
 		env = append(env, linkPortVariables(prefix, address, mappedPorts(t.Containers[l.to]))...)
-		env = append(env, prefix+"_NAME=/"+containerID(t, i)+"/"+l.alias)
+		env = append(env, prefix+"_NAME=/"+dockerName(t, i)+"/"+l.alias)
 		for _, kv := range environments[l.to] {
 			// Docker leaves out what each image has.
 			if name, _, ok := strings.Cut(kv, "="); ok && name != "HOME" && name != "PATH" {

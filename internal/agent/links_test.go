@@ -30,8 +30,8 @@ func linkedConnections() []Connection {
 func TestLinkHosts(t *testing.T) {
 	t.Parallel()
 	task := linkedTask()
-	want := "172.29.0.5 my-db " + containerHostname(task, 1, "") + " " + containerID(task, 1) + "\n" +
-		"172.29.0.6 cache store " + containerID(task, 2) + "\n"
+	want := "172.29.0.5 my-db " + containerHostname(task, 1, "") + " " + dockerName(task, 1) + "\n" +
+		"172.29.0.6 cache store " + dockerName(task, 2) + "\n"
 	if got := string(linkHosts(task, 0, linkedConnections())); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
@@ -72,9 +72,9 @@ func TestLinkEnvironment(t *testing.T) {
 		MY_DB_PORT_53_UDP_ADDR=172.29.0.5
 		MY_DB_PORT_53_UDP_PORT=53
 		MY_DB_PORT_53_UDP_PROTO=udp
-		MY_DB_NAME=/` + containerID(task, 0) + `/my-db
+		MY_DB_NAME=/` + dockerName(task, 0) + `/my-db
 		MY_DB_ENV_POSTGRES_DB=a=b
-		CACHE_NAME=/` + containerID(task, 0) + `/cache`)
+		CACHE_NAME=/` + dockerName(task, 0) + `/cache`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

@@ -25,6 +25,9 @@ func (a *Agent) Task(arn string) (TaskSnapshot, bool) {
 // ContainerID is the name that container i has in the runtime.
 func ContainerID(t *dispatchpb.Task, i int) string { return containerID(t, i) }
 
+// DockerName is the name that Amazon's agent would have given Docker for container i of a task.
+func DockerName(t *dispatchpb.Task, i int) string { return dockerName(t, i) }
+
 // Labels are the labels that container i has.
 func Labels(t *dispatchpb.Task, i int) map[string]string { return labels(t, t.Containers[i]) }
 

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -11,13 +13,24 @@ import (
 	"github.com/berthhq/berth/internal/dispatch/dispatchpb"
 )
 
-// containerID is the container's name in the runtime, in the form Amazon's agent gives containers,
-// ecs-<family>-<revision>-<name>-<hex>. Where that agent draws the last part at random, here it
-// follows from the task's ID and the container's name: a container made by a run of the agent that
-// crashed before it could take a note is found again, and is never made twice.
+// containerID is the container's runtime ID, in the forms that clients know: Docker's 64 hexadecimal
+// digits, by which monitoring agents find a container in the paths of cgroups, and on Fargate the task's
+// ID with ten digits. Where Docker draws it at random, here it follows from the task's ID and the
+// container's name: a container made by a run of the agent that crashed before it could take a note is
+// found again, and is never made twice.
 //
 // containerd allows 76 characters, letters and digits with single separators between.
 func containerID(t *dispatchpb.Task, i int) string {
+	sum := sha256.Sum256([]byte(taskID(t.Arn) + "/" + t.Containers[i].Name))
+	if launchType(t) == "FARGATE" {
+		return fmt.Sprintf("%s-%010d", taskID(t.Arn), binary.BigEndian.Uint64(sum[:8])%1e10)
+	}
+	return hex.EncodeToString(sum[:])
+}
+
+// dockerName is the container's name as Amazon's agent gives it, ecs-<family>-<revision>-<name>-<hex>;
+// there the last part is random.
+func dockerName(t *dispatchpb.Task, i int) string {
 	name := t.Containers[i].Name
 	sum := sha256.Sum256([]byte(taskID(t.Arn) + "/" + name))
 	parts := []string{"ecs", idPart(t.Family, 22), strconv.FormatInt(t.Revision, 10), idPart(name, 18), hex.EncodeToString(sum[:8])}
@@ -95,8 +108,7 @@ func containerHostname(t *dispatchpb.Task, i int, host string) string {
 	if h := t.Containers[i].Hostname; h != "" {
 		return h[:min(len(h), maxHostname)]
 	}
-	id := containerID(t, i)
-	return id[len(id)-12:]
+	return containerID(t, i)[:12] // as Docker does
 }
 
 // environment is the definition's, then that of its environment files, and what ECS adds to both. A name

@@ -24,6 +24,7 @@ func TestContainerID(t *testing.T) {
 		task.Revision = rapid.Int64Range(1, 1_000_000).Draw(rt, "revision")
 		task.Containers[0].Name = rapid.StringMatching(`[a-zA-Z0-9_-]{1,255}`).Draw(rt, "name")
 		task.Containers[1].Name = task.Containers[0].Name + "x"
+		task.LaunchType = rapid.SampledFrom([]string{"EC2", "FARGATE"}).Draw(rt, "launch type")
 		a, b := containerID(task, 0), containerID(task, 1)
 		if len(a) > 76 || !valid.MatchString(a) {
 			rt.Fatalf("containerd refuses %q", a)
@@ -32,9 +33,17 @@ func TestContainerID(t *testing.T) {
 			rt.Fatalf("%q and %q", a, b)
 		}
 	})
+	// By their forms agents of monitoring vendors find containers.
 	task := testTask("0123456789abcdef0123456789abcdef", 1)
-	if got, want := containerID(task, 0), "ecs-web-3-c0-"; !strings.HasPrefix(got, want) {
-		t.Errorf("%q does not begin with %q", got, want)
+	if got := containerID(task, 0); !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(got) {
+		t.Errorf("the ID %q has not the form of Docker's", got)
+	}
+	if got := dockerName(task, 0); !regexp.MustCompile(`^ecs-web-3-c0-[0-9a-f]{16}$`).MatchString(got) {
+		t.Errorf("the name %q has not the form of the agent's", got)
+	}
+	task.LaunchType = "FARGATE"
+	if got := containerID(task, 0); !regexp.MustCompile(`^0123456789abcdef0123456789abcdef-[0-9]{10}$`).MatchString(got) {
+		t.Errorf("the ID %q has not the form of Fargate's", got)
 	}
 }
 

@@ -203,7 +203,7 @@ func TestMetadata(t *testing.T) {
 	ofContainer := func(name string, v4 bool) map[string]any {
 		c := containerOf(task, name)
 		want := map[string]any{
-			"DockerId": c.RuntimeId, "DockerName": c.RuntimeId, "Name": name, "Image": c.Image, "DesiredStatus": "RUNNING", "KnownStatus": "RUNNING", "Type": "NORMAL",
+			"DockerId": c.RuntimeId, "Name": name, "Image": c.Image, "DesiredStatus": "RUNNING", "KnownStatus": "RUNNING", "Type": "NORMAL",
 			"Limits.Memory": 64, "Limits.CPU": 2, "ExitCode": nil, "FinishedAt": nil,
 			// As with Amazon's agent, a task with an interface of its own shows no ports here.
 			"Ports": nil, "Networks.0.NetworkMode": "awsvpc", "Networks.0.IPv4Addresses": []string{address}, "Networks.1": nil,
@@ -467,7 +467,7 @@ func TestIntrospection(t *testing.T) {
 					full := r.get("/v1/tasks?dockerid=" + *c.RuntimeId)
 					full.expect(t, what, want)
 					got := full.container(*c.Name)
-					got.expect(t, what, map[string]any{"DockerId": c.RuntimeId, "DockerName": c.RuntimeId, "Image": c.Image})
+					got.expect(t, what, map[string]any{"DockerId": c.RuntimeId, "Image": c.Image})
 					if got["CreatedAt"] == nil || got["StartedAt"] == nil {
 						t.Errorf("%s: container %s has no times: %s", what, *c.Name, show(got))
 					}

@@ -178,7 +178,7 @@ func renderV1(snap agent.TaskSnapshot) taskV1 {
 			bindings = c.PortMappings
 		}
 		v1 := containerV1{
-			DockerID: id, DockerName: id, Name: c.Name, Image: c.Image, ImageID: st.ImageId,
+			DockerID: id, DockerName: agent.DockerName(snap.Task, i), Name: c.Name, Image: c.Image, ImageID: st.ImageId,
 			CreatedAt: at(st.CreatedAt), StartedAt: at(st.StartedAt), Ports: ports(bindings, false), Volumes: volumes(t, c),
 		}
 		if t.NetworkMode == "awsvpc" {

@@ -259,7 +259,7 @@ func (v view) containerV2(snap agent.TaskSnapshot, i int) containerV2 {
 	c, st, known := snap.Task.Containers[i], statusOf(snap, i), containerKnown(snap, i)
 	id := containerID(snap, i)
 	out := containerV2{
-		ID: id, DockerName: id, Name: c.Name, Image: c.Image, ImageID: st.ImageId,
+		ID: id, DockerName: agent.DockerName(snap.Task, i), Name: c.Name, Image: c.Image, ImageID: st.ImageId,
 		Labels: agent.Labels(snap.Task, i), DesiredStatus: desired(snap), KnownStatus: known,
 		Limits:    limits{CPU: ptr(float64(max(c.CpuUnits, minimumCPU))), Memory: ptr(c.MemoryMib)},
 		CreatedAt: at(st.CreatedAt), StartedAt: at(st.StartedAt), FinishedAt: at(st.FinishedAt),
