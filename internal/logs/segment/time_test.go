@@ -42,7 +42,7 @@ func TestTimePasses(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		sealed(1)
-		time.Sleep(time.UnixMilli(now).Add(24 * time.Hour).Sub(time.Now()))
+		time.Sleep(time.Until(time.UnixMilli(now).Add(24 * time.Hour)))
 		for _, want := range []int{2, 1, 0} {
 			if got, gaps := scanAll(t, s, benchGroup); got != want || gaps != nil {
 				t.Fatalf("%d events in place of %d, %v", got, want, gaps)
