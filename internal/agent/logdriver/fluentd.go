@@ -68,7 +68,7 @@ func (d *Drivers) newFluentd(r record) (sink, error) {
 	if f.tag, err = r.tag("{{.ID}}"); err != nil {
 		return nil, err
 	}
-	f.fields = []string{"container_id", r.ContainerID, "container_name", "/" + r.ContainerID}
+	f.fields = []string{"container_id", r.ContainerID, "container_name", "/" + r.Name}
 	for name, v := range r.extras() {
 		f.fields = append(f.fields, name, v)
 	}

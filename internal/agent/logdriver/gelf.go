@@ -85,7 +85,7 @@ func (d *Drivers) newGelf(r record) (sink, error) {
 		return nil, err
 	}
 	g.fields = map[string]any{"version": "1.1", "host": hostname, "_container_id": r.ContainerID,
-		"_container_name": r.ContainerID, "_image_name": r.Image, "_tag": tag}
+		"_container_name": r.Name, "_image_name": r.Image, "_tag": tag}
 	for name, v := range r.extras() {
 		g.fields["_"+name] = v
 	}

@@ -24,6 +24,7 @@ type record struct {
 	Options     map[string]string `json:"options,omitempty"`
 	// Facts are what the tag option and its like can show.
 	Image  string            `json:"image,omitempty"`
+	Name   string            `json:"name,omitempty"`   // as Docker would call the container
 	Labels map[string]string `json:"labels,omitempty"` // those the options ask for
 	Env    map[string]string `json:"env,omitempty"`    // likewise
 	// EndedAt is when all that the container wrote was in the spool; zero: it may write more.

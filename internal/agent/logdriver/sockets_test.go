@@ -148,7 +148,7 @@ func TestReconnect(t *testing.T) {
 func TestGelf(t *testing.T) {
 	t.Parallel()
 	pc := listenUDP(t)
-	k := made(t, "gelf", map[string]string{"gelf-address": "udp://" + pc.LocalAddr().String(), "tag": "{{.ImageName}}/{{.FullID}}",
+	k := made(t, "gelf", map[string]string{"gelf-address": "udp://" + pc.LocalAddr().String(), "tag": "{{.ImageName}}/{{.Name}}",
 		"labels": "com.amazonaws.ecs.container-name"})
 	long := event{time: time.Unix(7, 0), stream: spool.Stdout, text: []byte(random(8000))}
 	mustSend(t, k, append(twoEvents(), long))

@@ -31,9 +31,9 @@ func (r record) tag(fallback string) (string, error) {
 			case "FullID":
 				return r.ContainerID
 			case "Name":
-				return r.ContainerID // Docker's names of ECS's containers are these
+				return r.Name
 			case "FullName":
-				return "/" + r.ContainerID
+				return "/" + r.Name
 			case "ImageName", "ImageFullName":
 				return r.Image
 			case "DaemonName":
@@ -49,8 +49,8 @@ func (r record) tag(fallback string) (string, error) {
 	return out, nil
 }
 
-// shortID is the part of the container's ID that tells it from others, as in its host name.
-func (r record) shortID() string { return r.ContainerID[max(0, len(r.ContainerID)-12):] }
+// shortID is how Docker shortens IDs.
+func (r record) shortID() string { return r.ContainerID[:min(len(r.ContainerID), 12)] }
 
 // extras are the attributes that the options labels, labels-regex, env and env-regex ask for.
 func (r record) extras() map[string]string {
@@ -67,8 +67,8 @@ var extraOptions = []string{"tag", "labels", "labels-regex", "env", "env-regex"}
 
 func newRecord(t *dispatchpb.Task, i int) (record, error) {
 	c := t.Containers[i]
-	r := record{TaskARN: t.Arn, Container: c.Name, ContainerID: agent.ContainerID(t, i), Driver: c.LogDriver,
-		Options: c.LogOptions, Image: c.Image}
+	r := record{TaskARN: t.Arn, Container: c.Name, ContainerID: agent.ContainerID(t, i), Name: agent.DockerName(t, i),
+		Driver: c.LogDriver, Options: c.LogOptions, Image: c.Image}
 	env := make(map[string]string, len(c.Environment))
 	for _, kv := range c.Environment {
 		env[kv.Name] = kv.Value
