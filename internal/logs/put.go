@@ -77,7 +77,7 @@ func accept(events []logs.InputLogEvent, at time.Time, retention int32) ([]logs.
 	oldest := at.Add(-maxAge).UnixMilli()
 	expiry := int64(0)
 	if retention > 0 {
-		expiry = at.AddDate(0, 0, -int(retention)).UnixMilli()
+		expiry = at.Add(-days(retention)).UnixMilli()
 	}
 	newest := at.Add(maxAhead).UnixMilli()
 	expired, old, upTo := 0, 0, len(events)

@@ -45,8 +45,11 @@ func (g *Group) from(start *int64) int64 {
 	if g.Retention == 0 {
 		return api.Value(start)
 	}
-	return max(api.Value(start), time.Now().AddDate(0, 0, -int(g.Retention)).UnixMilli())
+	return max(api.Value(start), time.Now().Add(-days(g.Retention)).UnixMilli())
 }
+
+// days are of 24 hours, whatever the clocks do.
+func days(n int32) time.Duration { return time.Duration(n) * 24 * time.Hour }
 
 // Config is what the service needs.
 type Config struct {
