@@ -13,6 +13,8 @@ mount -t tmpfs -o size=1g tmpfs /tmp
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t securityfs securityfs /sys/kernel/security
 mount -o remount,rw /
+ulimit -Hn 524288 # as under systemd
+ulimit -n 524288
 hostname berth-vm
 ip link set lo up
 # What an ordinary host has loaded or loads by itself; the kernel asks for the rest through modprobe.

@@ -26,7 +26,6 @@ var capabilities = []string{
 	oldCapability + "logging-driver.awslogs",
 	oldCapability + "logging-driver.fluentd",
 	oldCapability + "logging-driver.gelf",
-	oldCapability + "logging-driver.journald",
 	oldCapability + "logging-driver.json-file",
 	oldCapability + "logging-driver.splunk",
 	oldCapability + "logging-driver.syslog",

@@ -31,7 +31,7 @@ func TestEveryRunnableDefinitionIsOffered(t *testing.T) {
 		member(`"linuxParameters":{"initProcessEnabled":true,"sharedMemorySize":64,"tmpfs":[{"containerPath":"/t","size":9}]},"resourceRequirements":[{"type":"GPU","value":"1"}]`),
 		member(`"logConfiguration":{"logDriver":"awslogs","options":{"awslogs-group":"g","awslogs-region":"r","awslogs-create-group":"true","mode":"non-blocking"}}`),
 	}
-	for _, driver := range []string{"json-file", "syslog", "journald", "gelf", "fluentd", "splunk"} {
+	for _, driver := range []string{"json-file", "syslog", "gelf", "fluentd", "splunk"} {
 		definitions = append(definitions, member(`"logConfiguration":{"logDriver":"`+driver+`"}`))
 	}
 	offered := attributes(t.TempDir())

@@ -135,8 +135,10 @@ func TestGroups(t *testing.T) {
 	wantError(t, err, "", "")
 	_, err = w.TagResource(ctx, &logsapi.TagResourceInput{ResourceArn: &arn, Tags: map[string]string{"b": "2"}})
 	wantError(t, err, "", "")
+	//lint:ignore SA1019 older clients call it
 	_, err = w.UntagLogGroup(ctx, &logsapi.UntagLogGroupInput{LogGroupName: name, Tags: []string{"a"}})
 	wantError(t, err, "", "")
+	//lint:ignore SA1019 likewise
 	_, err = w.TagLogGroup(ctx, &logsapi.TagLogGroupInput{LogGroupName: name, Tags: map[string]string{"aws:x": "2"}})
 	wantError(t, err, "InvalidParameterException", "aws:")
 	tags, err := w.ListTagsForResource(ctx, &logsapi.ListTagsForResourceInput{ResourceArn: &arn})

@@ -120,6 +120,8 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *logs.ListTagsForR
 }
 
 // TagLogGroup is TagResource as it was.
+//
+//lint:ignore SA1019 older clients call it
 func (s *Service) TagLogGroup(ctx context.Context, in *logs.TagLogGroupInput) (*logs.TagLogGroupOutput, error) {
 	if err := s.tag(ctx, in.LogGroupName, in.Tags); err != nil {
 		return nil, err
@@ -128,6 +130,8 @@ func (s *Service) TagLogGroup(ctx context.Context, in *logs.TagLogGroupInput) (*
 }
 
 // UntagLogGroup is UntagResource as it was.
+//
+//lint:ignore SA1019 likewise
 func (s *Service) UntagLogGroup(ctx context.Context, in *logs.UntagLogGroupInput) (*logs.UntagLogGroupOutput, error) {
 	if err := s.untag(ctx, in.LogGroupName, in.Tags); err != nil {
 		return nil, err
@@ -136,10 +140,13 @@ func (s *Service) UntagLogGroup(ctx context.Context, in *logs.UntagLogGroupInput
 }
 
 // ListTagsLogGroup is ListTagsForResource as it was.
+//
+//lint:ignore SA1019 likewise
 func (s *Service) ListTagsLogGroup(ctx context.Context, in *logs.ListTagsLogGroupInput) (*logs.ListTagsLogGroupOutput, error) {
 	tags, err := s.tags(ctx, in.LogGroupName)
 	if err != nil {
 		return nil, err
 	}
+	//lint:ignore SA1019 likewise
 	return &logs.ListTagsLogGroupOutput{Tags: tags}, nil
 }

@@ -68,6 +68,7 @@ func TestMetadataHeadersAreLowerCase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	//lint:ignore SA1008 S3 keeps the letters of the names that users give
 	if got := resp.Header["x-amz-meta-color"]; len(got) != 1 || got[0] != "dark blue" {
 		t.Errorf("headers %v", resp.Header)
 	}

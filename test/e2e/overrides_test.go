@@ -203,6 +203,7 @@ func TestWrongOverrides(t *testing.T) {
 		"a task smaller than its container":  {types.TaskOverride{Memory: aws.String("32")}, "is greater than for the task."},
 		"a role that is none":                {types.TaskOverride{TaskRoleArn: aws.String("arn:aws:s3:::role")}, "Role is not valid"},
 		"an execution role that is none":     {types.TaskOverride{ExecutionRoleArn: aws.String("?")}, "Role is not valid"},
+		//lint:ignore SA1019 that it has ended is what the case is about
 		"an accelerator the task has not": {types.TaskOverride{InferenceAcceleratorOverrides: []types.InferenceAcceleratorOverride{{DeviceName: aws.String("d"), DeviceType: aws.String("eia1.medium")}}},
 			"not an inference accelerator in the TaskDefinition"},
 	} {

@@ -39,7 +39,8 @@ func (d *Drivers) newSyslog(r record) (sink, error) {
 	switch s.format {
 	case "", "rfc3164", "rfc5424", "rfc5424micro":
 	default:
-		return nil, errors.New("Invalid syslog format") // Docker's own words
+		//lint:ignore ST1005 Docker's words
+		return nil, errors.New("Invalid syslog format")
 	}
 	if f := o["syslog-facility"]; f != "" {
 		n, ok := facilities[f]

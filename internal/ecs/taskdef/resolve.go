@@ -77,9 +77,9 @@ func overrideTask(def *ecs.TaskDefinition, o *ecs.TaskOverride) error {
 		}
 		def.EphemeralStorage = o.EphemeralStorage
 	}
-	//lint:ignore SA1019 still accepted by the API, of what the definition has
 	for _, a := range o.InferenceAcceleratorOverrides {
 		name := api.Value(a.DeviceName)
+		//lint:ignore SA1019 still accepted by the API, of what the definition has
 		if !slices.ContainsFunc(def.InferenceAccelerators, func(have ecs.InferenceAccelerator) bool { return api.Value(have.DeviceName) == name }) {
 			return invalidParameter("Override for inference accelerator named %s is not an inference accelerator in the TaskDefinition.", name)
 		}

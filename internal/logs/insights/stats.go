@@ -53,7 +53,6 @@ type groupCollector struct {
 	groups  map[string]*group
 	budget  int64 // bytes left
 	full    bool
-	next    int64
 	scratch []value
 	key     []byte
 }
