@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -104,18 +103,3 @@ func quantile(all []time.Duration, q float64) float64 {
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// page writes docs/benchmarks.md.
-func (r report) page(w *strings.Builder) {
-	fmt.Fprint(w, "# Benchmarks\n\nWritten by `make bench`; do not edit. Each peer runs on the same machine in the same run, unpacked from\nDebian's packages. A figure either holds to its bar or falls short of it, and both are printed.\n\n")
-	m := r.Machine
-	fmt.Fprintf(w, "Measured %s on %s, %d cores, %d GiB, Linux %s, %s, cgroup %s, %s. Peers: %s.\n\n", m.Date, m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.OS, m.Cgroup, m.Go, strings.Join(m.Peers, ", "))
-	fmt.Fprint(w, "| figure | value | unit | peer | ratio | bar | |\n|---|---:|---|---:|---:|---:|---|\n")
-	for _, f := range r.Figures {
-		fmt.Fprintf(w, "| %s |\n", strings.Join(f.columns(), " | "))
-	}
-	fmt.Fprint(w, "\n## How\n\n")
-	for _, n := range r.Notes {
-		fmt.Fprintf(w, "- %s\n", n)
-	}
-}

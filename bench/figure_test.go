@@ -2,6 +2,8 @@ package main
 
 import (
 	"math"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -25,6 +27,23 @@ func TestJudge(t *testing.T) {
 		if c.figure.judge(); c.figure.Verdict != c.verdict {
 			t.Errorf("%+v: want %q", c.figure, c.verdict)
 		}
+	}
+}
+
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	order := []string{"a", "b", "c"}
+	page := merge("", []section{newSection("c", Machine{Date: "one"}, []Figure{{Name: "f", Value: 1, Unit: "s"}}, []string{"note"}), newSection("a", Machine{Date: "one"}, nil, nil)}, order)
+	again := merge(page, []section{newSection("b", Machine{Date: "two"}, nil, nil), newSection("a", Machine{Date: "three"}, nil, nil)}, order)
+	var at []int
+	for _, part := range []string{"# Benchmarks", "## a", "Measured three", "## b", "Measured two", "## c", "Measured one", "| f | 1 | s |", "- note"} {
+		at = append(at, strings.Index(again, part))
+	}
+	if !slices.IsSorted(at) || at[0] != 0 || strings.Count(again, "Measured") != 3 {
+		t.Errorf("parts at %v of\n%s", at, again)
+	}
+	if same := merge(again, nil, order); same != again {
+		t.Errorf("merging nothing makes\n%s\nof\n%s", same, again)
 	}
 }
 

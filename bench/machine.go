@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 // Machine is where a run was made.
 type Machine struct {
 	Date      string   `json:"date"`
+	Version   string   `json:"version"` // the commit that was measured
 	CPU       string   `json:"cpu"`
 	Cores     int      `json:"cores"`
 	MemoryGiB int64    `json:"memoryGiB"`
@@ -29,9 +31,10 @@ type Machine struct {
 
 func thisMachine() Machine {
 	m := Machine{
-		Date:  time.Now().UTC().Format(time.DateOnly),
-		CPU:   field("/proc/cpuinfo", "model name"),
-		Cores: runtime.NumCPU(), Go: runtime.Version(),
+		Date:    time.Now().UTC().Format(time.DateOnly),
+		Version: commit(),
+		CPU:     field("/proc/cpuinfo", "model name"),
+		Cores:   runtime.NumCPU(), Go: runtime.Version(),
 		OS:     strings.Trim(field("/etc/os-release", "PRETTY_NAME"), `"`),
 		Cgroup: "v1",
 	}
@@ -53,6 +56,17 @@ func thisMachine() Machine {
 		}
 	}
 	return m
+}
+
+// commit names the tree that is measured.
+func commit() string {
+	cmd := exec.Command("git", "describe", "--always", "--dirty")
+	cmd.Dir = harness.Root()
+	out, err := cmd.Output()
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // field is the value of the first line "name : value" or "name=value" of a file.

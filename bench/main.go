@@ -13,11 +13,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"syscall"
 
 	"github.com/berthhq/berth/test/harness"
@@ -69,6 +69,7 @@ func run(ctx context.Context, short bool, only string) error {
 	var failures []error
 	var figures []Figure
 	var notes []string
+	var sections []section
 	for _, m := range measurements {
 		if !wanted.MatchString(m.name) || ctx.Err() != nil {
 			continue
@@ -82,11 +83,17 @@ func run(ctx context.Context, short bool, only string) error {
 		}
 		figures = append(figures, b.figures...)
 		notes = append(notes, b.notes...)
+		if err == nil {
+			sections = append(sections, newSection(m.name, thisMachine(), b.figures, b.notes))
+		}
 	}
 	if ctx.Err() != nil {
 		failures = append(failures, ctx.Err())
 	}
-	if err := write(figures, notes, short || only != ""); err != nil {
+	if short {
+		sections = nil // too few repetitions to be kept
+	}
+	if err := write(figures, notes, sections, short || only != ""); err != nil {
 		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
@@ -112,7 +119,7 @@ type report struct {
 	Partial bool     `json:"partial"` // shortened, or not all that can be measured
 }
 
-func write(figures []Figure, notes []string, partial bool) error {
+func write(figures []Figure, notes []string, sections []section, partial bool) error {
 	r := report{Machine: thisMachine(), Figures: figures, Notes: notes, Partial: partial}
 	out := filepath.Join(harness.Root(), "bench", "out")
 	if err := os.MkdirAll(out, 0o755); err != nil {
@@ -125,10 +132,17 @@ func write(figures []Figure, notes []string, partial bool) error {
 	if err := os.WriteFile(filepath.Join(out, "latest.json"), append(raw, '\n'), 0o644); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	if partial {
+	if len(sections) == 0 {
 		return nil
 	}
-	var page strings.Builder
-	r.page(&page)
-	return os.WriteFile(filepath.Join(harness.Root(), "docs", "benchmarks.md"), []byte(page.String()), 0o644)
+	file := filepath.Join(harness.Root(), "docs", "benchmarks.md")
+	page, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	var order []string
+	for _, m := range measurements {
+		order = append(order, m.name)
+	}
+	return os.WriteFile(file, []byte(merge(string(page), sections, order)), 0o644)
 }
