@@ -51,7 +51,7 @@ case $boot in
 	for suite in /tests/*.room; do
 		name=$(basename $suite .room)
 		cd /tests
-		part $name $suite -test.v -test.timeout 20m -test.parallel 2 -test.skip "$(cat /tests/skip)"
+		part $name $suite -test.v -test.timeout 60m -test.parallel 2 -test.run "$(cat /tests/run)" -test.skip "$(cat /tests/skip)"
 	done
 	up
 	part power-cut-before /tests/vm -test.v -test.timeout 10m -test.run '^TestBeforePowerCut$'
