@@ -114,10 +114,21 @@ var lifecycleMembers = []member{
 			c.Environment = []types.KeyValuePair{pair("OWN", "own")}
 		}))
 	}},
-	{of("logConfiguration.logDriver", "logConfiguration.options"), kept, "output always stays readable on the host (`berth logs`); the drivers come with the logs service", func(w *world) {
-		w.says(nil, []string{"kept"}, w.shell("echo kept", func(c *container) {
-			c.LogConfiguration = &types.LogConfiguration{LogDriver: types.LogDriverJsonFile, Options: map[string]string{"max-size": "1m"}}
+	{of("logConfiguration.logDriver", "logConfiguration.options"), acts, "awslogs: what it writes is in its log stream, and stays readable on the host (`berth logs`)", func(w *world) {
+		group := label(w.T)
+		done := w.says(nil, []string{"into the stream"}, w.shell("echo into the stream", func(c *container) {
+			c.LogConfiguration = &types.LogConfiguration{LogDriver: types.LogDriverAwslogs, Options: map[string]string{
+				"awslogs-group": group, "awslogs-region": "us-east-1", "awslogs-create-group": "true", "awslogs-stream-prefix": "web",
+			}}
 		}))
+		var got struct{ Events []struct{ Message string } }
+		harness.Poll(w, 30*time.Second, "the event in the stream", func() bool {
+			_, err := cli(w.T, w, &got, "logs", "get-log-events", "--log-group-name", group, "--log-stream-name", "web/app/"+id(done))
+			return err == nil && len(got.Events) > 0
+		})
+		if len(got.Events) != 1 || got.Events[0].Message != "into the stream" {
+			w.Errorf("the stream has %+v", got.Events)
+		}
 	}},
 }
 
