@@ -347,9 +347,13 @@ func (c cgroups) swap() (limit, swappiness bool) {
 		root := c.v1["memory"]
 		return exists(filepath.Join(root, "memory.memsw.limit_in_bytes")), exists(filepath.Join(root, "memory.swappiness"))
 	}
-	// The root of version 2's tree has no limits; any other cgroup with the controller has the file.
-	found, err := filepath.Glob(filepath.Join(c.unified, "*", "memory.swap.max"))
-	return err == nil && len(found) > 0, false
+	// The root of version 2's tree has no limits; any other cgroup with the controller has the file. On a
+	// host without any yet, the kernel has it if it knows swap at all.
+	with := func(file string) bool {
+		found, err := filepath.Glob(filepath.Join(c.unified, "*", file))
+		return err == nil && len(found) > 0
+	}
+	return with("memory.swap.max") || !with("memory.max") && exists("/proc/swaps"), false
 }
 
 // enter moves the process into the cgroup at path, which is made, in the trees of the controllers that
